@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The flow map's ABI as programs see it, written by hand from docs/contract.md, so that a
+ * kernel whose layout differs is found out.  The names differ from the kernel's: its own
+ * are in the type information of the module only, not in vmlinux.h.
+ */
+#ifndef FLOWMAP_H
+#define FLOWMAP_H
+
+struct flow_encap {
+	__be16 id;
+	__be16 proto;
+};
+
+struct flow_key {
+	__be32 src[4];
+	__be32 dst[4];
+	__be16 src_port;
+	__be16 dst_port;
+	__u32 iifindex;
+	__u8 l3proto;
+	__u8 l4proto;
+	__u8 tun_l4proto;
+	__u8 reserved;
+	struct flow_encap encap[2];
+	__be32 tun_src[4];
+	__be32 tun_dst[4];
+};
+
+struct flow_value {
+	__u64 expires;
+	__be32 src[4];
+	__be32 dst[4];
+	__be16 src_port;
+	__be16 dst_port;
+	__u32 oifindex;
+	__u32 flags;
+	__u32 ct_id;
+	__u32 ct_mark;
+	__u16 ct_zone;
+	__u16 mtu;
+	__u8 dir;
+	__u8 xmit_type;
+	__u8 h_source[6];
+	__u8 h_dest[6];
+	__u8 tun_l4proto;
+	__u8 reserved;
+	struct flow_encap encap[2];
+	__be32 tun_src[4];
+	__be32 tun_dst[4];
+};
+
+_Static_assert(sizeof(struct flow_key) == 84, "key");
+_Static_assert(sizeof(struct flow_value) == 120, "value");
+
+#endif

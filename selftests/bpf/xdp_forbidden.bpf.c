@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Programs that must be refused when they are loaded (clauses MM-9 and FM-8); a test loads
+ * one at a time.  `allowed` differs from them only in what is forbidden, and must load:
+ * without it a refusal could have any reason.
+ */
+#include "vmlinux.h"
+
+#include <bpf/bpf_helpers.h>
+
+#include "flowmap.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_FLOWMAP);
+	__uint(max_entries, 1024);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
+	__type(key, struct flow_key);
+	__type(value, struct flow_value);
+} flows SEC(".maps");
+
+SEC("xdp")
+int allowed(struct xdp_md *ctx)
+{
+	struct flow_key key = {};
+	struct flow_value *value = bpf_map_lookup_elem(&flows, &key);
+
+	return value && value->mtu ? XDP_DROP : XDP_PASS;
+}
+
+SEC("xdp")
+int write_value(struct xdp_md *ctx)
+{
+	struct flow_key key = {};
+	struct flow_value *value = bpf_map_lookup_elem(&flows, &key);
+
+	if (value)
+		value->mtu = 1;
+	return XDP_PASS;
+}
+
+SEC("xdp")
+int update(struct xdp_md *ctx)
+{
+	struct flow_value value = {};
+	struct flow_key key = {};
+
+	bpf_map_update_elem(&flows, &key, &value, BPF_ANY);
+	return XDP_PASS;
+}
+
+SEC("xdp")
+int delete(struct xdp_md *ctx)
+{
+	struct flow_key key = {};
+
+	bpf_map_delete_elem(&flows, &key);
+	return XDP_PASS;
+}
+
+SEC("xdp")
+int push(struct xdp_md *ctx)
+{
+	struct flow_value value = {};
+
+	bpf_map_push_elem(&flows, &value, BPF_ANY);
+	return XDP_PASS;
+}
+
+/* `map` is a struct bpf_map; naming it would drag half the kernel's types in. */
+static long visit(void *map, const void *key, void *value, void *ctx)
+{
+	return 0;
+}
+
+SEC("xdp")
+int for_each(struct xdp_md *ctx)
+{
+	bpf_for_each_map_elem(&flows, visit, NULL, 0);
+	return XDP_PASS;
+}
+
+SEC("xdp")
+int redirect(struct xdp_md *ctx)
+{
+	return bpf_redirect_map(&flows, 0, 0);
+}
+
+SEC("xdp")
+int lookup_percpu(struct xdp_md *ctx)
+{
+	struct flow_key key = {};
+
+	return bpf_map_lookup_percpu_elem(&flows, &key, 0) ? XDP_DROP : XDP_PASS;
+}
+
+SEC("xdp")
+int read_past_end(struct xdp_md *ctx)
+{
+	struct flow_key key = {};
+	struct flow_value *value = bpf_map_lookup_elem(&flows, &key);
+
+	return value && *(__u64 *)(value + 1) ? XDP_DROP : XDP_PASS;
+}
+
+char LICENSE[] SEC("license") = "GPL";
