@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The records, summary.json, and the verdict on a run."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures.host.errors import UserError
+from fixtures.host.report import summary
+from fixtures.host.report.model import BAD, Run, Verdict, area_of, outcome_of
+from fixtures.host.report.verdict import counts, failures, judge
+from tests.unit.report import fake
+
+
+def test_every_verdict_that_fails_a_test_has_a_rank() -> None:
+    assert set(BAD) == {verdict for verdict in Verdict if outcome_of(verdict) == "failed"}
+    assert len(BAD) == len(set(BAD))
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "area"),
+    [
+        ("selftests/races/test_a.py::test_b", "races"),
+        ("selftests/modular_map/deep/test_a.py::T::test_b", "modular_map"),
+        ("tests/canary/test_a.py::test_b[snoop/x]", "other"),
+        ("lookup.py::test_b", "other"),
+    ],
+)
+def test_area_is_read_off_the_folder(nodeid: str, area: str) -> None:
+    assert area_of(nodeid) == area
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"outcome": "passed", "verdict": Verdict.PANIC},
+        {"outcome": "skipped", "verdict": Verdict.PASSED},
+        {"outcome": "skipped", "verdict": Verdict.XPASS},
+        {"area": "elsewhere"},
+    ],
+)
+def test_what_cannot_be_counted_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="test_shown"):
+        fake.result(**wrong)
+
+
+def test_xpass_may_count_either_way() -> None:
+    for outcome in ("passed", "failed"):
+        assert fake.result(verdict=Verdict.XPASS, outcome=outcome).outcome == outcome
+
+
+def test_summary_gives_back_what_went_in() -> None:
+    run = summary.tidy(fake.large(1))
+    assert summary.parse(summary.render([run])) == [run]
+    other = replace(run, info=fake.info(profile="debug", interrupted=True, notes=("a", "b")))
+    assert summary.parse(summary.render([run, other])) == [run, other]
+
+
+def test_order_of_arrival_does_not_matter() -> None:
+    run = fake.large(2)
+    backwards = Run(run.info, tuple(reversed(run.tests)))
+    assert summary.render([run]) == summary.render([backwards])
+
+
+def test_summary_says_what_readers_look_for() -> None:
+    tests = (fake.result("selftests/lookup/t.py::a"), fake.result("selftests/lookup/t.py::b"))
+    values = json.loads(summary.render([fake.run(*tests)]))
+    assert values["schema_version"] == 1
+    assert values["verdict"] == "passed"
+    assert values["counts"] == {"passed": 2, "failed": 0, "skipped": 0}
+    assert values["areas"] == {"lookup": {"passed": 2, "failed": 0, "skipped": 0}}
+    assert values["info"]["accel"] == "tcg"
+    assert [test["verdict"] for test in values["tests"]] == ["passed", "passed"]
+
+
+def test_two_runs_of_the_same_inputs_differ_only_in_times() -> None:
+    first = fake.run(fake.result(worker="gw0", phases={"call": 1.0}), started="2026-01-01")
+    second = fake.run(fake.result(worker="gw1", seconds=9.0), started="2026-01-02", seconds=3.0)
+    assert first != second
+    assert first.without_times() == second.without_times()
+
+
+def test_tidy_cleans_bounds_and_settles() -> None:
+    run = fake.run(
+        fake.result(
+            "selftests/snoop/t.py::a\nb\x1b[31m",
+            Verdict.FAILED,
+            message="\udcff" + "x" * 300_000,
+            seconds=float("nan"),
+            console="kept",
+        ),
+        fake.result(console="not kept"),
+        notes=("\0",),
+        kernel={"config": ["a\x07"], 3: Path("somewhere")},
+    )
+    tidied = summary.tidy(run)
+    failed, passed = tidied.tests
+    assert failed.nodeid == "selftests/snoop/t.py::a\\nb"
+    assert failed.message.startswith("\\xff")
+    assert "left out here" in failed.message
+    assert len(failed.message) < 70_000
+    assert failed.seconds == 0.0
+    assert (failed.console, passed.console) == ("kept", "")
+    assert tidied.info.notes == ("\\x00",)
+    assert tidied.info.kernel == {"config": ["a\\x07"], "3": "somewhere"}
+    assert summary.tidy(tidied) == tidied
+
+
+def test_fields_of_a_later_version_are_left_aside() -> None:
+    run = fake.run(fake.result())
+    values = json.loads(summary.render([run]))
+    values["info"]["moon"] = "full"
+    values["tests"][0]["mood"] = "good"
+    assert summary.parse(json.dumps(values)) == [run]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "list indices"),
+        ("{}", "no field 'schema_version'"),
+        ('{"schema_version": 99}', "schema_version is 99, not 1"),
+        ('{"schema_version": 1}', "no field 'info'"),
+        ('{"schema_version": 1, "info": {}, "tests": []}', "profile"),
+    ],
+)
+def test_what_is_no_summary_is_named(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "summary.json").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=reason) as caught:
+        summary.read(tmp_path)
+    assert "summary.json" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_summary_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file"):
+        summary.read(tmp_path)
+
+
+def test_a_run_in_which_all_passed_has_passed() -> None:
+    judgement = judge([fake.run(fake.result(), fake.result("selftests/snoop/t.py::skip"))])
+    assert judgement.ok
+    assert judgement.sentence == "2 tests passed on 7.3.4-suite (base), none failed."
+
+
+def test_skips_are_told_beside_passes() -> None:
+    run = fake.run(fake.result(), fake.result("a.py::b", Verdict.SKIPPED))
+    assert judge([run]).sentence.endswith("none failed, 1 skipped.")
+
+
+@pytest.mark.parametrize("verdict", BAD)
+def test_one_bad_test_fails_the_run(verdict: Verdict) -> None:
+    judgement = judge([fake.run(fake.result(), fake.result("a.py::b", verdict))])
+    assert not judgement.ok
+    assert judgement.sentence.startswith("1 failed test")
+    assert (verdict is Verdict.FAILED) or f"1 {verdict.value}" in judgement.sentence
+
+
+@pytest.mark.parametrize("verdict", [Verdict.SKIPPED, Verdict.XFAIL])
+def test_a_run_that_proved_nothing_has_failed(verdict: Verdict) -> None:
+    judgement = judge([fake.run(fake.result(verdict=verdict))])
+    assert not judgement.ok
+    assert "nothing proved" in judgement.sentence.lower()
+
+
+def test_no_tests_and_no_runs_are_failures() -> None:
+    assert not judge([fake.run()]).ok
+    assert not judge([]).ok
+
+
+def test_one_run_that_proved_nothing_is_not_hidden_by_another() -> None:
+    good = fake.run(fake.result())
+    empty = fake.run(profile="debug")
+    judgement = judge([good, empty])
+    assert not judgement.ok
+    assert "(debug)" in judgement.sentence
+
+
+def test_an_interrupted_run_has_failed() -> None:
+    judgement = judge([fake.run(fake.result(), interrupted=True)])
+    assert not judgement.ok
+    assert judgement.sentence.startswith("Interrupted")
+    both = judge([fake.run(fake.result(verdict=Verdict.HANG), interrupted=True)])
+    assert "interrupted" in both.sentence
+    assert "1 hang" in both.sentence
+
+
+def test_the_gravest_failure_comes_first() -> None:
+    tests = [
+        fake.result(f"a.py::{at}", verdict)
+        for at, verdict in enumerate([Verdict.INFRA, Verdict.FAILED, Verdict.PANIC])
+    ]
+    found = [test.verdict for _, test in failures([fake.run(*tests)])]
+    assert found == [Verdict.PANIC, Verdict.FAILED, Verdict.INFRA]
+
+
+def test_counts_name_every_outcome() -> None:
+    assert counts([]) == {"passed": 0, "failed": 0, "skipped": 0}
