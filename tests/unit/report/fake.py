@@ -32,7 +32,7 @@ CONTRACT = """# Contract
 Prose that belongs to no clause.
 """
 
-SPLAT = """BUG: KASAN: slab-use-after-free in flowmap_lookup+0x4a/0x120 (net/netfilter/flowmap.c:212)
+SPLAT = """BUG: KASAN: slab-use-after-free in flowmap_lookup (net/netfilter/flowmap.c:212)
 Read of size 8 at addr ffff888004a31c40 by task python3/412
 
 Call Trace:

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Writing reports into a folder, making them again, and merging them."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fixtures.host.errors import UserError
+from fixtures.host.report import summary
+from fixtures.host.report.cli import main, merge
+from fixtures.host.report.model import Verdict
+from fixtures.host.report.terminal import show, verdict_line
+from fixtures.host.report.write import write_all
+from tests.unit.report import fake
+
+FILES = ["junit.xml", "report.html", "results.ktap", "summary.json", "summary.md"]
+
+
+def test_every_report_is_written_and_nothing_else(tmp_path: Path) -> None:
+    judgement = write_all([fake.large(1)], tmp_path / "new" / "report", fake.contract(tmp_path))
+    assert not judgement.ok
+    assert sorted(path.name for path in (tmp_path / "new" / "report").iterdir()) == FILES
+
+
+def test_reports_can_be_made_again_byte_for_byte(tmp_path: Path) -> None:
+    contract = fake.contract(tmp_path)
+    write_all([fake.large(1)], tmp_path / "a", contract)
+    args = ["--from", str(tmp_path / "a"), "--to", str(tmp_path / "b"), "--contract", str(contract)]
+    assert main(args) == 1
+    for name in FILES:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_missing_contract_leaves_the_clauses_of_the_tests(tmp_path: Path) -> None:
+    write_all([fake.run(fake.result(clauses=("MM-1",)))], tmp_path, tmp_path / "none.md")
+    assert "Not in the contract" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="file/report"):
+        write_all([fake.run(fake.result())], tmp_path / "file" / "report")
+
+
+def test_merging_moves_artefacts_and_drops_doubles(tmp_path: Path) -> None:
+    contract = fake.contract(tmp_path)
+    kept = fake.result(artefacts=("artefacts/x/a.pcap",))
+    write_all([fake.run(kept, profile="debug")], tmp_path / "one" / "report", contract)
+    write_all([fake.run(kept)], tmp_path / "two", contract)
+    sources = [tmp_path / "one" / "report", tmp_path / "two", tmp_path / "two"]
+    runs = merge(sources, tmp_path / "all")
+    assert [run.info.profile for run in runs] == ["base", "debug"]
+    assert [run.tests[0].artefacts[0] for run in runs] == [
+        "../two/artefacts/x/a.pcap",
+        "../one/report/artefacts/x/a.pcap",
+    ]
+    assert merge(list(reversed(sources)), tmp_path / "all") == runs
+
+
+def test_merged_reports_can_be_merged_again(tmp_path: Path) -> None:
+    contract = fake.contract(tmp_path)
+    write_all([fake.run(fake.result()), fake.run(fake.result(), profile="debug")], tmp_path / "a")
+    args = ["--contract", str(contract), "--to", str(tmp_path / "b"), "--from", str(tmp_path / "a")]
+    assert main(args) == 0
+    assert len(summary.read(tmp_path / "b")) == 2
+
+
+def test_the_command_refuses_bad_input_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--from", str(tmp_path)]) == 2
+    assert main(["--from", str(tmp_path), str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.partition(":")[0] for line in err.splitlines()] == ["error", "error"]
+
+
+def test_the_verdict_takes_one_line() -> None:
+    run = fake.run(fake.result(message="irrelevant"))
+    assert verdict_line([run], Path("build/report/report.html")) == (
+        "PASSED: 1 test passed on 7.3.4-suite (base), none failed."
+        " [tcg, 1 min 32 s] build/report/report.html"
+    )
+
+
+def test_the_terminal_shows_failures_and_then_the_verdict() -> None:
+    tests = [
+        fake.result(f"a.py::test_{at:02}[x]", Verdict.PANIC, message="E   [bold]not markup")
+        for at in range(25)
+    ]
+    out = io.StringIO()
+    show([fake.run(*tests)], Console(file=out, width=60))
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 22
+    assert lines[0] == " panic a.py::test_00[x]: [bold]not markup"
+    assert lines[20].strip() == "and 5 more"
+    assert lines[21].startswith("FAILED: 25 failed tests (25 panic) out of 25")
