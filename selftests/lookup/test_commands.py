@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every command of bpf(2) on a flow map, and what programs may do with one."""
+
+import errno
+import mmap
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import uapi
+from fixtures.guest.libbpf import LoadError, Object
+from fixtures.guest.plugin import Connect, Flowmap
+from fixtures.guest.refusal import refused
+from fixtures.guest.traffic import UDP_PROTOCOL, Flow
+
+Action = Callable[[int, uapi.Key], object]
+
+
+def _map_memory(fd: int, _: uapi.Key) -> object:
+    return mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ)
+
+
+CHANGES: dict[str, Action] = {
+    "update": lambda fd, key: bpf.update(fd, key, uapi.Value()),
+    "update only new": lambda fd, key: bpf.update(fd, key, uapi.Value(), 1),
+    "update only old": lambda fd, key: bpf.update(fd, key, uapi.Value(), 2),
+    "delete": bpf.delete,
+    "lookup and delete": bpf.lookup_and_delete,
+    "update batch": lambda fd, _: bpf.lookup_batch(fd, 1, None, bpf.Command.MAP_UPDATE_BATCH),
+    "delete batch": lambda fd, _: bpf.lookup_batch(fd, 1, None, bpf.Command.MAP_DELETE_BATCH),
+    "lookup and delete batch": lambda fd, _: bpf.lookup_batch(
+        fd, 1, None, bpf.Command.MAP_LOOKUP_AND_DELETE_BATCH
+    ),
+    "freeze": lambda fd, _: bpf.freeze(fd),
+    "mmap": _map_memory,
+}
+
+# 524 is ENOTSUPP, which the BPF system call hands out where a map type lacks an operation.
+REFUSALS = {errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, errno.ENOTSUP, 524}
+
+
+@pytest.mark.clause("FM-7", "V0-1")
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_command_that_would_change_the_map_is_refused(
+    flowmap: int, connection: Connect, change: Action
+) -> None:
+    flow = connection(UDP_PROTOCOL, 4).offloaded()
+    before = [bytes(bpf.lookup(flowmap, key))[8:] for key in flow.keys]
+
+    answers = set()
+    for key in (flow.original, uapi.Key()):
+        try:
+            change(flowmap, key)
+        except OSError as error:
+            answers.add(error.errno)
+        else:
+            answers.add(0)
+
+    assert len(answers) == 1, f"the answer depends on the key: {answers}"
+    assert answers <= REFUSALS
+    # All but the expiry, which may move.
+    assert [bytes(bpf.lookup(flowmap, key))[8:] for key in flow.keys] == before
+
+
+@pytest.mark.clause("FM-7")
+@pytest.mark.parametrize("flags", [1, 2, 4, 8, 1 << 63])
+def test_lookup_refuses_flags(flowmap: int, flags: int) -> None:
+    with refused(errno.EINVAL):
+        bpf.lookup(flowmap, uapi.Key(l3proto=2), flags)
+
+
+def _flows(connection: Connect, count: int) -> list[Flow]:
+    return [
+        connection(UDP_PROTOCOL, 4 if port % 2 else 6, server_port=7100 + port).offloaded()
+        for port in range(count)
+    ]
+
+
+@pytest.mark.clause("FM-6", "V0-2")
+def test_walk_visits_each_key_once_and_ends(flowmap: int, connection: Connect) -> None:
+    expected = sorted(bytes(key) for flow in _flows(connection, 5) for key in flow.keys)
+    assert sorted(bytes(key) for key in bpf.keys(flowmap, limit=100)) == expected
+
+
+@pytest.mark.clause("FM-6", "V0-2")
+def test_walk_of_an_empty_map_ends_at_once(flowmap: int) -> None:
+    with pytest.raises(FileNotFoundError):
+        bpf.next_key(flowmap, None)
+    with pytest.raises(FileNotFoundError):
+        bpf.next_key(flowmap, uapi.Key(l3proto=2))
+
+
+@pytest.mark.clause("FM-6")
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_batches_visit_each_entry_once(flowmap: int, connection: Connect, size: int) -> None:
+    expected = sorted(bytes(key) for flow in _flows(connection, 4) for key in flow.keys)
+    seen: list[bytes] = []
+    cursor, ended = None, False
+    while not ended:
+        pairs, cursor, ended = bpf.lookup_batch(flowmap, size, cursor)
+        seen += [bytes(key) for key, _ in pairs]
+        assert len(seen) <= len(expected), "the batches do not end"
+    assert sorted(seen) == expected
+
+
+@pytest.mark.clause("MM-9", "FM-8")
+def test_program_may_look_up(make_flowmap: Flowmap, cleanup: ExitStack) -> None:
+    program = Object("xdp_forbidden", {"flows": make_flowmap()}, ("allowed",))
+    cleanup.callback(program.close)
+
+
+@pytest.mark.clause("MM-9", "FM-8", "V0-8")
+@pytest.mark.parametrize(
+    "forbidden",
+    [
+        "write_value",
+        "update",
+        "delete",
+        "push",
+        "for_each",
+        "redirect",
+        "lookup_percpu",
+        "read_past_end",
+    ],
+)
+def test_program_that_does_more_is_refused_when_loaded(
+    make_flowmap: Flowmap, forbidden: str
+) -> None:
+    with pytest.raises(LoadError) as refusal:
+        Object("xdp_forbidden", {"flows": make_flowmap()}, (forbidden,))
+    assert refusal.value.errno in (errno.EACCES, errno.EINVAL)

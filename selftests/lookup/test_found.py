@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the flow map finds: both directions of every kind of flow, and what it says of them."""
+
+import struct
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import uapi
+from fixtures.guest.libbpf import Object
+from fixtures.guest.plugin import Connect, describe
+from fixtures.guest.topology import Plan, Router
+from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Flow
+
+protocols = pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
+versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
+PLANS = [Plan(), Plan(nat="masquerade"), Plan(nat="snat+dnat")]
+plans = pytest.mark.parametrize("router", PLANS, ids=describe, indirect=True)
+
+# The counters of selftests/bpf/xdp_flow_lookup.bpf.c
+HIT_ORIGINAL, HIT_REPLY, MISS, UNPARSED, ALIASED = range(5)
+
+
+def _counter(program: Object, which: int) -> int:
+    raw = bpf.lookup_raw(program.map_fd("counters"), struct.pack("=I", which), 8)
+    (count,) = struct.unpack("=Q", raw)
+    return int(count)
+
+
+@pytest.mark.clause("FM-4", "SN-2", "SN-4")
+@plans
+@versions
+@protocols
+def test_both_directions_are_found_by_the_system_call(
+    flowmap: int, connection: Connect, protocol: int, version: int
+) -> None:
+    flow = connection(protocol, version).offloaded()
+    assert bpf.lookup(flowmap, flow.original).dir == 0
+    assert bpf.lookup(flowmap, flow.reply).dir == 1
+
+
+@pytest.mark.clause("FM-4")
+@pytest.mark.parametrize("router", [Plan(vlan=7)], ids=describe, indirect=True)
+@versions
+def test_vlan_tag_is_part_of_the_key(flowmap: int, connection: Connect, version: int) -> None:
+    flow = connection(UDP_PROTOCOL, version).offloaded()
+    assert bpf.lookup(flowmap, flow.original).dir == 0
+    assert bpf.lookup(flowmap, flow.reply).dir == 1
+
+    untagged = uapi.Key.from_buffer_copy(flow.original)
+    untagged.encap[0].id = untagged.encap[0].proto = 0
+    assert bpf.found(flowmap, untagged) is None
+
+
+@pytest.mark.clause("FM-4", "FM-9")
+@versions
+@protocols
+def test_both_directions_are_found_by_an_xdp_program(
+    router: Router,
+    flowmap: int,
+    connection: Connect,
+    cleanup: ExitStack,
+    protocol: int,
+    version: int,
+) -> None:
+    talk = connection(protocol, version)
+    flow = talk.offloaded()
+    program = Object("xdp_flow_lookup", {"flows": flowmap})
+    cleanup.callback(program.close)
+    for port in (router.inside, router.outside):
+        program.attach_xdp("xdp_flow_lookup", port.index, router.namespace, cleanup)
+
+    for _ in range(3):
+        talk.exchange()
+
+    assert _counter(program, HIT_ORIGINAL) >= 3
+    assert _counter(program, HIT_REPLY) >= 3
+    assert _counter(program, MISS) == 0
+    assert _counter(program, ALIASED) == 0
+    for direction, key in enumerate(flow.keys):
+        raw = bpf.lookup_raw(
+            program.map_fd("last_values"), struct.pack("=I", direction), uapi.VALUE_SIZE
+        )
+        seen, read = uapi.Value.from_buffer_copy(raw), bpf.lookup(flowmap, key)
+        # The program's own lookup refreshed the flow, so the expiry may have moved.
+        seen.expires = read.expires = 0
+        assert bytes(seen) == bytes(read)
+
+
+@pytest.mark.clause("FM-5", "FM-4")
+def test_xdp_program_misses_what_is_not_offloaded(
+    router: Router, flowmap: int, connection: Connect, cleanup: ExitStack
+) -> None:
+    program = Object("xdp_flow_lookup", {"flows": flowmap})
+    cleanup.callback(program.close)
+    program.attach_xdp("xdp_flow_lookup", router.inside.index, router.namespace, cleanup)
+    # The first packet of a connection comes before there is a flow.
+    connection(UDP_PROTOCOL, 4).exchange()
+    assert _counter(program, MISS) >= 1
+    assert _counter(program, HIT_ORIGINAL) == 0
+
+
+def _addresses(value: uapi.Value, family: int) -> tuple[str, int, str, int]:
+    return (
+        uapi.text(value.src, family),
+        value.ports.source,
+        uapi.text(value.dst, family),
+        value.ports.destination,
+    )
+
+
+@pytest.mark.clause("FM-3", "SN-4")
+@plans
+@versions
+@protocols
+def test_value_tells_how_the_packet_leaves(
+    router: Router, flowmap: int, connection: Connect, protocol: int, version: int
+) -> None:
+    flow = connection(protocol, version).offloaded()
+    nat = router.plan.nat or ""
+    flags = uapi.F_SNAT * ("masquerade" in nat or "snat" in nat) + uapi.F_DNAT * ("dnat" in nat)
+
+    for key, leaves_as, by, station in (
+        (flow.original, flow.entry.reply.reversed(), router.outside, router.server),
+        (flow.reply, flow.entry.original.reversed(), router.inside, router.client),
+    ):
+        value = bpf.lookup(flowmap, key)
+        assert _addresses(value, leaves_as.family) == (
+            leaves_as.source,
+            leaves_as.source_port,
+            leaves_as.destination,
+            leaves_as.destination_port,
+        )
+        assert value.flags == flags
+        assert value.oifindex == by.index
+        assert value.xmit_type == uapi.XMIT_NEIGH
+        assert value.mtu == 1500
+        assert uapi.mac(value.h_source) == by.mac
+        assert uapi.mac(value.h_dest) == station.mac
+        assert (value.ct_mark, value.ct_zone) == (flow.entry.mark, flow.entry.zone)
+        assert value.reserved == value.tun_l4proto == 0
+
+
+@pytest.mark.clause("FM-3")
+def test_value_says_when_the_flow_expires(flowmap: int, connection: Connect) -> None:
+    flow = connection(UDP_PROTOCOL, 4).offloaded()
+    value = bpf.lookup(flowmap, flow.original)
+    left = value.expires - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    # nf_flowtable_udp_timeout is 30 s; the kernel rounds to ticks.
+    assert 0 < left <= 31 * 10**9
+
+
+@pytest.mark.clause("FM-3", "FM-12")
+def test_value_names_the_conntrack_entry(flowmap: int, connection: Connect) -> None:
+    flows: list[Flow] = [
+        connection(UDP_PROTOCOL, 4, server_port=port).offloaded() for port in (7001, 7002, 7003)
+    ]
+    for flow in flows:
+        named = {bpf.lookup(flowmap, key).ct_id for key in flow.keys}
+        assert named == {flow.entry.identity}

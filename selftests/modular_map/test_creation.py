@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Who may create a flow map, with which attributes, and when its module is asked for."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import modules, process, uapi
+from fixtures.guest.plugin import Flowmap
+
+_UNPRIVILEGED_SWITCH = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
+
+
+def _errno_of(action: Callable[[], int]) -> int:
+    """What an action that gives a descriptor fails with, or 0."""
+    try:
+        os.close(action())
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+@pytest.mark.clause("MM-3")
+@pytest.mark.usefixtures("without_module")
+def test_creation_loads_the_module(make_flowmap: Flowmap) -> None:
+    make_flowmap()
+    assert modules.loaded(modules.FLOWMAP)
+    assert modules.references(modules.FLOWMAP) == 1
+
+
+@pytest.mark.clause("MM-3")
+@pytest.mark.usefixtures("without_module")
+def test_absent_module_is_einval_as_for_an_unknown_type() -> None:
+    with modules.autoload_disabled():
+        absent = _errno_of(bpf.flowmap_create)
+        unknown = _errno_of(lambda: bpf.map_create(999, 4, 4, 1))
+    assert absent == unknown == errno.EINVAL
+    assert not modules.loaded(modules.FLOWMAP)
+
+
+@pytest.mark.clause("MM-3", "FM-1")
+@pytest.mark.parametrize(
+    "kept",
+    [(), (process.CAP_BPF,), (process.CAP_NET_ADMIN,)],
+    ids=["none", "only CAP_BPF", "only CAP_NET_ADMIN"],
+)
+@pytest.mark.usefixtures("without_module")
+def test_unprivileged_caller_is_refused_and_loads_nothing(kept: tuple[int, ...]) -> None:
+    # With the switch on, the kernel refuses before it looks at the type.
+    if _UNPRIVILEGED_SWITCH.exists() and _UNPRIVILEGED_SWITCH.read_text().strip() == "2":
+        _UNPRIVILEGED_SWITCH.write_text("0\n")
+
+    def attempt() -> int:
+        process.keep_capabilities(*kept)
+        return _errno_of(bpf.flowmap_create)
+
+    assert process.in_child(attempt) == errno.EPERM
+    assert not modules.loaded(modules.FLOWMAP)
+
+
+@pytest.mark.clause("MM-3", "FM-1")
+@pytest.mark.usefixtures("without_module")
+def test_both_capabilities_are_enough() -> None:
+    def attempt() -> int:
+        process.keep_capabilities(process.CAP_BPF, process.CAP_NET_ADMIN)
+        return _errno_of(bpf.flowmap_create)
+
+    assert process.in_child(attempt) == 0
+
+
+WRONG = {
+    "no key size": {"key_size": 0},
+    "short key": {"key_size": uapi.KEY_SIZE - 1},
+    "long key": {"key_size": uapi.KEY_SIZE + 1},
+    "huge key": {"key_size": 0xFFFFFFFF},
+    "no value size": {"value_size": 0},
+    "short value": {"value_size": uapi.VALUE_SIZE - 1},
+    "long value": {"value_size": uapi.VALUE_SIZE + 1},
+    "huge value": {"value_size": 0xFFFFFFFF},
+    "no room": {"max_entries": 0},
+    "no flags": {"map_flags": 0},
+    "writable by programs": {"map_flags": bpf.F_RDONLY_PROG | bpf.F_WRONLY_PROG},
+    "no preallocation": {"map_flags": bpf.F_RDONLY_PROG | bpf.F_NO_PREALLOC},
+    "mappable": {"map_flags": bpf.F_RDONLY_PROG | bpf.F_MMAPABLE},
+    "inner map": {"inner_map_fd": 1},
+    "extra": {"map_extra": 1},
+}
+
+
+@pytest.mark.clause("FM-1", "MM-5")
+@pytest.mark.parametrize("attributes", WRONG.values(), ids=WRONG)
+def test_wrong_attributes_are_einval_and_leave_no_reference(
+    attributes: dict[str, int], flowmap_module: str
+) -> None:
+    assert _errno_of(lambda: bpf.flowmap_create(**attributes)) == errno.EINVAL
+    assert modules.references(flowmap_module) == 0
+
+
+@pytest.mark.clause("FM-1")
+@pytest.mark.parametrize("entries", [1, 2, 65536])
+def test_capacity_is_what_was_asked_for(entries: int, make_flowmap: Flowmap) -> None:
+    info = bpf.map_info(make_flowmap(max_entries=entries))
+    assert info.max_entries == entries
+    assert (info.key_size, info.value_size) == (uapi.KEY_SIZE, uapi.VALUE_SIZE)
+
+
+@pytest.mark.clause("MM-10")
+def test_descriptor_describes_the_map(make_flowmap: Flowmap) -> None:
+    fd = make_flowmap(max_entries=64)
+    info = bpf.map_info(fd)
+    assert info.type == bpf.flowmap_type()
+    assert info.map_flags & bpf.F_RDONLY_PROG
+    assert info.name == b"flows"
+
+    lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+    described = dict(line.split(":", 1) for line in lines if ":" in line)
+    assert int(described["map_type"]) == bpf.flowmap_type()
+    assert int(described["max_entries"]) == 64
+    assert int(described["memlock"]) > 0
+
+
+@pytest.mark.clause("MM-8")
+@pytest.mark.parametrize("kind", [bpf.MAP_TYPE_HASH, bpf.MAP_TYPE_ARRAY], ids=["hash", "array"])
+def test_builtin_types_take_no_reference_to_the_module(kind: int, flowmap_module: str) -> None:
+    with bpf.closing(bpf.map_create(kind, 4, 4, 8)):
+        assert modules.references(flowmap_module) == 0
+        modules.unload(flowmap_module)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The SNOOP flag in nf_tables: accepted, shown, kept, and refused where it makes no sense."""
+
+import errno
+
+import pytest
+
+from fixtures.guest import flowtable, nftables
+from fixtures.guest.plugin import Namespaces
+from fixtures.guest.refusal import refused
+from fixtures.guest.topology import Router
+
+
+@pytest.mark.clause("SN-1")
+@pytest.mark.parametrize(
+    "family", [flowtable.INET, flowtable.IPV4, flowtable.IPV6], ids=["inet", "ip", "ip6"]
+)
+def test_flag_is_accepted_and_dumped(namespace: Namespaces, family: int) -> None:
+    inside = namespace("fm-flag")
+    flowtable.create_snoop("spy", "all", inside, family=family)
+
+    seen = flowtable.find("spy", "all", inside, family)
+    assert seen.flags == flowtable.SNOOP
+    assert (seen.entries, seen.missed) == (0, 0)
+    assert flowtable.flowtables(inside) == [seen]
+
+    flowtable.drop("spy", "all", inside, family)
+    assert flowtable.flowtables(inside) == []
+
+
+@pytest.mark.clause("SN-1")
+def test_counters_are_shown_of_snoop_tables_only(router: Router) -> None:
+    source = flowtable.find("fw", "ft", router.namespace)
+    assert source.flags & flowtable.SNOOP == 0
+    assert source.devices == ("r0", "r1")
+    assert (source.entries, source.missed) == (None, None)
+
+
+@pytest.mark.clause("SN-1")
+@pytest.mark.parametrize("bit", [1 << place for place in (3, 4, 15, 16, 31)], ids=hex)
+def test_unknown_bits_are_refused(namespace: Namespaces, bit: int) -> None:
+    inside = namespace("fm-flag")
+    for flags in (bit, bit | flowtable.SNOOP):
+        with refused(errno.EOPNOTSUPP):
+            flowtable.create_snoop("spy", "all", inside, flags=flags)
+    assert flowtable.flowtables(inside) == []
+
+
+@pytest.mark.clause("SN-5")
+def test_snoop_and_hardware_offload_exclude_each_other(namespace: Namespaces) -> None:
+    inside = namespace("fm-flag")
+    with refused(errno.EOPNOTSUPP):
+        flowtable.create_snoop("spy", "all", inside, flags=flowtable.SNOOP | flowtable.HW_OFFLOAD)
+    assert flowtable.flowtables(inside) == []
+
+
+@pytest.mark.clause("SN-1")
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(flowtable.SNOOP, 0), (0, flowtable.SNOOP), (flowtable.SNOOP, flowtable.COUNTER)],
+    ids=["off", "on", "other"],
+)
+def test_flag_cannot_change(namespace: Namespaces, before: int, after: int) -> None:
+    inside = namespace("fm-flag")
+    flowtable.create_snoop("spy", "all", inside, flags=before)
+    change = flowtable.new_flowtable(flowtable.INET, "spy", "all", flags=after, exclusive=False)
+    with refused(errno.EOPNOTSUPP):
+        flowtable.commit([change], inside)
+    assert flowtable.find("spy", "all", inside).flags == before
+
+
+@pytest.mark.clause("SN-5")
+def test_rule_cannot_add_flows_to_a_snoop_table(own_router: Router) -> None:
+    flowtable.create_snoop("fw", "spy", own_router.namespace)
+    before = nftables.listing(own_router.namespace)
+    with pytest.raises(nftables.RulesetError, match="not supported"):
+        nftables.run("add rule inet fw forward flow add @spy", own_router.namespace)
+    assert nftables.listing(own_router.namespace) == before

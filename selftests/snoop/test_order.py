@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Everything that a flow hangs on, taken away in every order."""
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from itertools import permutations
+
+import pytest
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import flowtable, leaks, links, modules, netlink, netns, topology
+from fixtures.guest.topology import Plan, Router
+from fixtures.guest.traffic import UDP_PROTOCOL, close_quietly, connect
+from fixtures.guest.wait import wait_for
+
+PARTS = ("source table", "snoop table", "map", "device", "namespace")
+
+
+def _ignoring_absence(action: Callable[[], object]) -> None:
+    """What went with its namespace cannot be taken away any more."""
+    try:
+        action()
+    except FileNotFoundError:
+        return
+
+
+def _removals(router: Router, fd: int) -> dict[str, Callable[[], object]]:
+    inside = router.namespace
+    unplug = partial(
+        netlink.transact, netlink.NETLINK_ROUTE, [links.delete(router.outside.index)], inside
+    )
+    return {
+        "source table": partial(flowtable.drop_table, "fw", inside),
+        "snoop table": partial(flowtable.drop_table, "spy", inside),
+        "map": partial(os.close, fd),
+        "device": unplug,
+        "namespace": partial(netns.remove, inside),
+    }
+
+
+def _take_apart(order: tuple[str, ...]) -> None:
+    """Build everything, with two live flows, and remove it in the order given."""
+    with ExitStack() as cleanup:
+        router = topology.build(Plan(name="order"), cleanup)
+        flowtable.create_snoop("spy", "all", router.namespace)
+        talks = [
+            connect(router, UDP_PROTOCOL, version, cleanup, server_port=7000 + version)
+            for version in (4, 6)
+        ]
+        flows = [talk.offloaded() for talk in talks]
+        with netns.entered(router.namespace):
+            fd = bpf.flowmap_create()
+        assert all(bpf.found(fd, key) is not None for flow in flows for key in flow.keys)
+        # A socket would keep the hosts' namespaces; closing a UDP socket ends no flow.
+        for talk in talks:
+            close_quietly(talk.client, talk.server)
+        removals = _removals(router, fd)
+        for part in order:
+            _ignoring_absence(removals[part])
+
+
+@pytest.mark.clause("SN-8", "FM-2", "RT-3")
+@pytest.mark.parametrize("first", PARTS)
+@pytest.mark.deadline(120)
+def test_any_order_of_removal_leaves_nothing(first: str, flowmap_module: str) -> None:
+    others = [part for part in PARTS if part != first]
+    before = leaks.take()
+    for rest in permutations(others):
+        _take_apart((first, *rest))
+    assert leaks.compare(before) == []
+    modules.unload(flowmap_module)
+
+
+@pytest.mark.clause("FM-2", "SN-8")
+def test_map_outlives_its_namespace(own_router: Router, cleanup: ExitStack) -> None:
+    talk = connect(own_router, UDP_PROTOCOL, 4, cleanup)
+    flow = talk.offloaded()
+    with netns.entered(own_router.namespace):
+        fd = bpf.flowmap_create()
+    cleanup.callback(os.close, fd)
+    assert bpf.found(fd, flow.original) is not None
+
+    netns.remove(own_router.namespace)
+    wait_for("the map to be empty", lambda: not list(bpf.keys(fd)))
+
+    assert [bpf.found(fd, key) for key in flow.keys] == [None, None]
+    assert bpf.map_info(fd).type == bpf.flowmap_type()
+
+
+@pytest.mark.clause("FM-2")
+def test_map_does_not_keep_its_namespace(cleanup: ExitStack) -> None:
+    before = leaks.take()
+    netns.create("fm-brief")
+    with netns.entered("fm-brief"):
+        fd = bpf.flowmap_create()
+    cleanup.callback(os.close, fd)
+    netns.remove("fm-brief")
+
+    def kept() -> list[str]:
+        left = leaks.difference(before, leaks.take())
+        return [line for line in left if "net_namespace" in line]
+
+    wait_for("the namespace to be gone", lambda: not kept())
