@@ -62,10 +62,14 @@ def info(**more: Any) -> RunInfo:
     values: dict[str, Any] = {
         "profile": "base",
         "kernel": {
-            "base": "7.3.4",
-            "series": {"sha256": "ab" * 32, "patches": ["0001-a.patch", "0002-b.patch"]},
-            "fragments": ["base.config"],
-            "compiler": "gcc 12.2.0",
+            "source": {"kind": "debian", "version": "7.3.4-1", "patched_by": "Debian"},
+            "series": {
+                "name": "v7.3",
+                "sha256": "ab" * 32,
+                "patches": [{"name": "0001-a.patch", "sha256": "ef" * 32}],
+            },
+            "fragments": {"base.config": "cd" * 32},
+            "tools": {"compiler": "gcc 12.2.0"},
         },
         "kernel_release": "7.3.4-suite",
         "accel": "tcg",

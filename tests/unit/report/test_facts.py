@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a report says of the kernel and the machine."""
+
+from fixtures.host.report import facts
+from tests.unit.report import fake
+
+
+def test_what_matters_of_the_kernel_is_told() -> None:
+    rows = dict(facts.rows(fake.run()))
+    assert rows["base"] == "debian 7.3.4-1, patched by Debian"
+    assert rows["series"] == "v7.3, 1 patch"
+    assert rows["series sha256"] == "ab" * 32
+    assert rows["configuration"] == "tinyconfig, base.config"
+    assert rows["compiler"] == "gcc 12.2.0"
+    assert rows["accelerator"] == "tcg: no guest reached user space under KVM within 20 s"
+    assert rows["host"] == "An x86 CPU, 2 cores, 24 GiB, Debian 12"
+
+
+def test_an_unpatched_kernel_says_so() -> None:
+    assert dict(facts.rows(fake.run(kernel={"series": None})))["series"].startswith("none")
+
+
+def test_what_is_not_known_takes_no_row() -> None:
+    rows = facts.rows(fake.run(kernel={}, host={}, accel_reason="", deadline_scale=1.0))
+    labels = [label for label, _ in rows]
+    assert dict(rows)["accelerator"] == "tcg"
+    assert not {"base", "series", "configuration", "host", "deadlines multiplied by"} & set(labels)
+    assert all(value for _, value in rows)
+
+
+def test_ingredients_are_flat() -> None:
+    rows = dict(facts.ingredients(fake.run()))
+    assert rows["series patches"] == "0001-a.patch " + "ef" * 32
+    assert rows["fragments base.config"] == "cd" * 32
+
+
+def test_a_run_is_repeated_with_its_own_options() -> None:
+    assert facts.repeat(fake.run(argv=())) == "tox -e vm"
+    assert facts.repeat(fake.run(argv=("-k", "a b"))) == "tox -e vm -- -k 'a b'"
+
+
+def test_runs_are_told_apart() -> None:
+    base, debug = fake.run(), fake.run(profile="debug")
+    again = fake.run(started="later")
+    assert [facts.title(run, [base, debug]) for run in (base, debug)] == ["base", "debug"]
+    assert facts.title(base, [base, again]) != facts.title(again, [base, again])
