@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What stayed is named; what is merely different is not a leak."""
+
+from dataclasses import replace
+
+import pytest
+
+from fixtures.guest import leaks
+from fixtures.guest.leaks import Baseline
+
+BEFORE = Baseline(
+    modules={"nf_flow_table": 0},
+    namespaces=frozenset({"old"}),
+    namespace_count=2,
+    devices=frozenset({"lo"}),
+    maps=frozenset({1}),
+    programs=frozenset({5}),
+    links=frozenset(),
+    conntrack=3,
+    slabs={"nf_conntrack": 10},
+)
+
+
+def test_same_is_no_leak() -> None:
+    assert leaks.difference(BEFORE, BEFORE) == []
+
+
+def test_less_and_free_modules_are_no_leak() -> None:
+    after = replace(
+        BEFORE,
+        modules={"nf_flow_table": 0, "nft_flow_offload": 0},
+        maps=frozenset(),
+        conntrack=0,
+        slabs={"nf_conntrack": 2, "unknown before": 5},
+    )
+    assert leaks.difference(BEFORE, after) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"modules": {"nf_flow_table": 2}}, "module nf_flow_table: 2 reference(s)"),
+        ({"modules": {"new": 1}}, "module new: 1 reference(s)"),
+        (
+            {"namespaces": frozenset({"old", "fm"}), "namespace_count": 3},
+            "network namespace fm",
+        ),
+        ({"namespace_count": 3}, "1 network namespace(s) without a name, held by a process"),
+        ({"devices": frozenset({"lo", "veth0"})}, "network device veth0"),
+        ({"maps": frozenset({1, 7})}, "BPF map 7"),
+        ({"programs": frozenset({5, 6})}, "BPF program 6"),
+        ({"links": frozenset({2})}, "BPF link 2"),
+        ({"conntrack": 4}, "1 conntrack entry(s) in the initial netns"),
+        ({"slabs": {"nf_conntrack": 12}}, "slab nf_conntrack: 2 object(s)"),
+    ],
+)
+def test_more_is_named(change: dict[str, object], named: str) -> None:
+    after = replace(BEFORE, **change)  # type: ignore[arg-type]  # one field at a time
+    assert leaks.difference(BEFORE, after) == [named]
+
+
+def test_compare_waits_for_what_is_freed_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([replace(BEFORE, maps=frozenset({1, 2})), BEFORE])
+    monkeypatch.setattr(leaks, "take", lambda: next(looks))
+    monkeypatch.setattr(leaks, "kmemleak", list)
+    assert leaks.compare(BEFORE) == []
+
+
+def test_compare_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaks, "take", lambda: replace(BEFORE, maps=frozenset({1, 2})))
+    monkeypatch.setattr(leaks, "kmemleak", lambda: ["kmemleak: unreferenced object"])
+    assert leaks.compare(BEFORE, seconds=0) == ["BPF map 2", "kmemleak: unreferenced object"]
