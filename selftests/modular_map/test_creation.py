@@ -24,6 +24,7 @@ def _errno_of(action: Callable[[], int]) -> int:
     return 0
 
 
+@pytest.mark.shared_vm
 @pytest.mark.clause("MM-3")
 @pytest.mark.usefixtures("without_module")
 def test_creation_loads_the_module(make_flowmap: Flowmap) -> None:
@@ -32,6 +33,7 @@ def test_creation_loads_the_module(make_flowmap: Flowmap) -> None:
     assert modules.references(modules.FLOWMAP) == 1
 
 
+@pytest.mark.shared_vm
 @pytest.mark.clause("MM-3")
 @pytest.mark.usefixtures("without_module")
 def test_absent_module_is_einval_as_for_an_unknown_type() -> None:
@@ -42,6 +44,7 @@ def test_absent_module_is_einval_as_for_an_unknown_type() -> None:
     assert not modules.loaded(modules.FLOWMAP)
 
 
+@pytest.mark.shared_vm
 @pytest.mark.clause("MM-3", "FM-1")
 @pytest.mark.parametrize(
     "kept",
@@ -62,6 +65,7 @@ def test_unprivileged_caller_is_refused_and_loads_nothing(kept: tuple[int, ...])
     assert not modules.loaded(modules.FLOWMAP)
 
 
+@pytest.mark.shared_vm
 @pytest.mark.clause("MM-3", "FM-1")
 @pytest.mark.usefixtures("without_module")
 def test_both_capabilities_are_enough() -> None:
@@ -91,6 +95,7 @@ WRONG = {
 }
 
 
+@pytest.mark.shared_vm
 @pytest.mark.clause("FM-1", "MM-5")
 @pytest.mark.parametrize("attributes", WRONG.values(), ids=WRONG)
 def test_wrong_attributes_are_einval_and_leave_no_reference(
@@ -100,6 +105,7 @@ def test_wrong_attributes_are_einval_and_leave_no_reference(
     assert modules.references(flowmap_module) == 0
 
 
+@pytest.mark.shared_vm
 @pytest.mark.clause("FM-1")
 @pytest.mark.parametrize("entries", [1, 2, 65536])
 def test_capacity_is_what_was_asked_for(entries: int, make_flowmap: Flowmap) -> None:
@@ -108,6 +114,7 @@ def test_capacity_is_what_was_asked_for(entries: int, make_flowmap: Flowmap) -> 
     assert (info.key_size, info.value_size) == (uapi.KEY_SIZE, uapi.VALUE_SIZE)
 
 
+@pytest.mark.shared_vm
 @pytest.mark.clause("MM-10")
 def test_descriptor_describes_the_map(make_flowmap: Flowmap) -> None:
     fd = make_flowmap(max_entries=64)

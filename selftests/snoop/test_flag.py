@@ -11,6 +11,7 @@ from fixtures.guest.refusal import refused
 from fixtures.guest.topology import Router
 
 
+@pytest.mark.shared_vm
 @pytest.mark.clause("SN-1")
 @pytest.mark.parametrize(
     "family", [flowtable.INET, flowtable.IPV4, flowtable.IPV6], ids=["inet", "ip", "ip6"]
@@ -36,6 +37,7 @@ def test_counters_are_shown_of_snoop_tables_only(router: Router) -> None:
     assert (source.entries, source.missed) == (None, None)
 
 
+@pytest.mark.shared_vm
 @pytest.mark.clause("SN-1")
 @pytest.mark.parametrize("bit", [1 << place for place in (3, 4, 15, 16, 31)], ids=hex)
 def test_unknown_bits_are_refused(namespace: Namespaces, bit: int) -> None:
@@ -46,6 +48,7 @@ def test_unknown_bits_are_refused(namespace: Namespaces, bit: int) -> None:
     assert flowtable.flowtables(inside) == []
 
 
+@pytest.mark.shared_vm
 @pytest.mark.clause("SN-5")
 def test_snoop_and_hardware_offload_exclude_each_other(namespace: Namespaces) -> None:
     inside = namespace("fm-flag")
@@ -54,6 +57,7 @@ def test_snoop_and_hardware_offload_exclude_each_other(namespace: Namespaces) ->
     assert flowtable.flowtables(inside) == []
 
 
+@pytest.mark.shared_vm
 @pytest.mark.clause("SN-1")
 @pytest.mark.parametrize(
     ("before", "after"),

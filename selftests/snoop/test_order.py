@@ -16,7 +16,7 @@ from fixtures.guest.topology import Plan, Router
 from fixtures.guest.traffic import UDP_PROTOCOL, close_quietly, connect
 from fixtures.guest.wait import wait_for
 
-PARTS = ("source table", "snoop table", "map", "device", "namespace")
+PARTS = ("source table", "snoop table", "map", "namespace")
 
 
 def _ignoring_absence(action: Callable[[], object]) -> None:
@@ -29,14 +29,10 @@ def _ignoring_absence(action: Callable[[], object]) -> None:
 
 def _removals(router: Router, fd: int) -> dict[str, Callable[[], object]]:
     inside = router.namespace
-    unplug = partial(
-        netlink.transact, netlink.NETLINK_ROUTE, [links.delete(router.outside.index)], inside
-    )
     return {
         "source table": partial(flowtable.drop_table, "fw", inside),
         "snoop table": partial(flowtable.drop_table, "spy", inside),
         "map": partial(os.close, fd),
-        "device": unplug,
         "namespace": partial(netns.remove, inside),
     }
 
