@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a report says of the kernel and the machine."""
 
-from fixtures.host.report import facts
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fixtures.host.report import facts, html, markdown, summary
 from tests.unit.report import fake
 
 
@@ -17,7 +20,7 @@ def test_what_matters_of_the_kernel_is_told() -> None:
 
 
 def test_an_unpatched_kernel_says_so() -> None:
-    assert dict(facts.rows(fake.run(kernel={"series": None})))["series"].startswith("none")
+    assert dict(facts.rows(fake.run(kernel={"series": None})))["series"] == "none applied"
 
 
 def test_what_is_not_known_takes_no_row() -> None:
@@ -44,3 +47,21 @@ def test_runs_are_told_apart() -> None:
     again = fake.run(started="later")
     assert [facts.title(run, [base, debug]) for run in (base, debug)] == ["base", "debug"]
     assert facts.title(base, [base, again]) != facts.title(again, [base, again])
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+_field = st.sampled_from(["source", "series", "fragments", "tools", "other"])
+_inner = st.sampled_from(["kind", "version", "patched_by", "name", "sha256", "patches"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(_field, _json | st.dictionaries(_inner, _json)))
+def test_metadata_of_any_shape_makes_a_report(kernel: dict[str, object]) -> None:
+    run = summary.tidy(fake.run(fake.result(), kernel=kernel))
+    html.render([run], ())
+    markdown.render([run], ())
+    assert summary.parse(summary.render([run])) == [run]
