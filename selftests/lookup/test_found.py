@@ -29,7 +29,7 @@ def _counter(program: Object, which: int) -> int:
     return int(count)
 
 
-@pytest.mark.clause("FM-4", "SN-2", "SN-4")
+@pytest.mark.clause("FM-4", "SN-2", "SN-4", "V0-6", "V0-7")
 @plans
 @versions
 @protocols
@@ -54,7 +54,7 @@ def test_vlan_tag_is_part_of_the_key(flowmap: int, connection: Connect, version:
     assert bpf.found(flowmap, untagged) is None
 
 
-@pytest.mark.clause("FM-4", "FM-9")
+@pytest.mark.clause("FM-4", "V0-3", "V0-7")
 @versions
 @protocols
 def test_both_directions_are_found_by_an_xdp_program(

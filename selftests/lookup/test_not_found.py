@@ -103,7 +103,7 @@ def test_nothing_is_found_in_an_empty_map(router: Router, flowmap: int, version:
     assert list(bpf.keys(flowmap)) == []
 
 
-@pytest.mark.clause("FM-2", "SN-2")
+@pytest.mark.clause("FM-2", "SN-2", "V0-10")
 def test_map_of_another_namespace_finds_nothing(
     router: Router, flowmap: int, connection: Connect, make_flowmap: Callable[[str], int]
 ) -> None:

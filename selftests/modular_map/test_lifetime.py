@@ -98,7 +98,7 @@ def by_outer_map(fd: int, _: Path, __: str) -> Release:
 HOLDERS = (by_dup, by_unix_socket, by_pin, by_identity, by_program, by_link, by_outer_map)
 
 
-@pytest.mark.clause("MM-4")
+@pytest.mark.clause("MM-4", "V0-5")
 def test_unload_is_refused_while_a_descriptor_is_open(
     flowmap_module: str, namespace: Namespaces
 ) -> None:
@@ -151,7 +151,7 @@ def test_every_map_is_a_reference_of_its_own(
     assert _unloadable()
 
 
-@pytest.mark.clause("MM-6")
+@pytest.mark.clause("MM-6", "MM-1", "V0-5")
 def test_reload_serves_again(flowmap_module: str, namespace: Namespaces) -> None:
     inside = namespace("fm-again")
     for _ in range(10):

@@ -80,7 +80,7 @@ def test_use_against_unload(flowmap_module: str) -> None:
     assert not modules.loaded(flowmap_module)
 
 
-@pytest.mark.clause("MM-2", "RT-1")
+@pytest.mark.clause("MM-2", "RT-1", "V0-9")
 @pytest.mark.deadline(120)
 def test_two_loaders_and_one_module(flowmap_module: str) -> None:
     """Of two that register the type at one moment exactly one wins."""

@@ -29,6 +29,19 @@ def test_flag_is_accepted_and_dumped(namespace: Namespaces, family: int) -> None
     assert flowtable.flowtables(inside) == []
 
 
+@pytest.mark.shared_vm
+@pytest.mark.clause("SN-1")
+def test_flag_is_shown_in_notifications(namespace: Namespaces) -> None:
+    inside = namespace("fm-flag")
+    with flowtable.notified(inside) as heard:
+        flowtable.create_snoop("spy", "all", inside)
+        flowtable.create_snoop("spy", "plain", inside, flags=0)
+        assert [(table.name, table.flags) for table in heard()] == [
+            ("all", flowtable.SNOOP),
+            ("plain", 0),
+        ]
+
+
 @pytest.mark.clause("SN-1")
 def test_counters_are_shown_of_snoop_tables_only(router: Router) -> None:
     source = flowtable.find("fw", "ft", router.namespace)
