@@ -6,16 +6,12 @@ at one of its results: the verdict, whose it is, and that the run went on.
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-HERE = "tests/canary/misbehave"
+from tests.canary.inner import HERE, suite
 
 # Test, verdict, and what the report must say of it.
 VERDICTS = [
@@ -41,28 +37,18 @@ VERDICTS = [
     ("test_user_space.py::test_leaves_a_namespace_behind", "error", "canary"),
     ("test_user_space.py::test_qemu_is_killed", "lost", "SIGKILL"),
     ("test_user_space.py::test_worker_dies", "infra", "crashed"),
-    ("test_user_space.py::test_shares_a_machine[1]", "passed", ""),
-    ("test_user_space.py::test_shares_a_machine[2]", "passed", ""),
     ("test_user_space.py::test_sees_nothing_of_the_host", "passed", ""),
 ]
 
 
-def suite(report: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run the suite over the misbehaving tests."""
-    inner = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    inner.pop("TOX_ENV_NAME", None)
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.canary.saboteur", *options,
-         f"--report={report}"],
-        cwd=ROOT, env=inner, capture_output=True, text=True, check=False, timeout=1800,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The results of one run over everything, by test."""
+    """The results of one run over everything, by test.
+
+    ``--dist load`` gives a test that ended its worker to no other worker.
+    """
     report = tmp_path_factory.mktemp("report")
-    done = suite(report, "-n", "2", "--dist", "loadfile", HERE)
+    done = suite(report, "-n", "2", "--dist", "load", "-k", "not shares", HERE)
     assert (report / "summary.json").exists(), done.stdout + done.stderr
     summary = json.loads((report / "summary.json").read_text())
     assert done.returncode == 1, done.stdout + done.stderr
@@ -80,3 +66,21 @@ def test_verdict(results: dict[str, dict[str, Any]], test: str, verdict: str, sa
 def test_nothing_is_missing(results: dict[str, dict[str, Any]]) -> None:
     """Every test has a result, whatever its neighbours did."""
     assert sorted(results) == sorted(test for test, _, _ in VERDICTS)
+
+
+def test_shared_machine(tmp_path: Path) -> None:
+    """Tests that allow it share one machine, in one worker."""
+    done = suite(tmp_path, "-k", "shares", HERE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [test["layer"] for test in summary["tests"]] == ["S1", "S1 (shared)"]
+
+
+def test_without_snapshots(tmp_path: Path) -> None:
+    """The same tests by booting, with the same results."""
+    done = suite(tmp_path, "--no-snapshots", "-k", "test_passes or test_fails", HERE)
+    assert done.returncode == 1, done.stdout + done.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    got = {test["nodeid"].rpartition("::")[2]: test["verdict"] for test in summary["tests"]}
+    assert got == {"test_passes": "passed", "test_fails": "failed"}
+    assert {test["layer"] for test in summary["tests"]} == {"boot"}
