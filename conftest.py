@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Wires the plugins of the two rooms into pytest; nothing else belongs here."""
 
-pytest_plugins = ["fixtures.guest.plugin", "fixtures.host.plugin"]
+pytest_plugins = ["fixtures.guest.plugin", "fixtures.guest.here", "fixtures.host.plugin"]
