@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From a profile to a kernel with a build that is a fake: what is built when, and what is kept."""
+
+import dataclasses
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fixtures.host import profile
+from fixtures.host.errors import UserError
+from fixtures.host.kernel import build, cache, config, provide, series, space, toolchain
+from fixtures.host.kernel.model import Kernel, KernelOptions
+from fixtures.host.kernel.progress import Progress, Quiet
+
+
+class FakeBuilder:
+    """Makes an image of the core's sources and a module of the module's."""
+
+    built = 0
+    fails: Callable[[], None] | None = None
+
+    def __init__(self, source: Path, build_dir: Path, folder: Path, lock: int) -> None:
+        assert lock > 2
+        assert folder.is_dir()
+        self.source = source
+        self.build_dir = build_dir
+        self.log = build_dir / "flowmap-build/build.log"
+
+    def make(self, target: str) -> None:
+        """Take every symbol."""
+        if target == "tinyconfig":
+            (self.build_dir / ".config").write_text("")
+
+    def build(self, progress: Progress, name: str) -> int:
+        """Leave what a build leaves."""
+        assert isinstance(progress, Quiet)
+        assert name
+        type(self).built += 1
+        installed = self.build_dir / "modinstall/lib/modules/7.3.4"
+        for folder in (self.log.parent, self.build_dir / "arch/x86/boot", installed):
+            folder.mkdir(parents=True, exist_ok=True)
+        core, module = ((self.source / f).read_bytes() for f in ("core.c", "module.c"))
+        self.log.write_text("CC\n")
+        (self.build_dir / "arch/x86/boot/bzImage").write_bytes(struct.pack("I", 7) + core)
+        (self.build_dir / "vmlinux").write_bytes(core)
+        (self.build_dir / "System.map").write_text("")
+        (installed / "module.ko").write_bytes(module)
+        (installed / "build").unlink(missing_ok=True)
+        (installed / "build").symlink_to(self.build_dir)
+        if self.fails:
+            self.fails()
+        return 2
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A kernel tree, and an empty cache."""
+    folder = tmp_path / "linux"
+    (folder / "scripts/kconfig").mkdir(parents=True)
+    (folder / "Makefile").write_text("VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n")
+    for name in ("Kconfig", "Kbuild", "core.c", "module.c"):
+        (folder / name).write_text(f"{name}\n")
+    monkeypatch.setenv("FLOWMAP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(FakeBuilder, "built", 0)
+    monkeypatch.setattr(FakeBuilder, "fails", None)
+    monkeypatch.setattr(provide, "Builder", FakeBuilder)
+    monkeypatch.setattr(toolchain, "versions", lambda: {"compiler": "gcc 1"})
+    monkeypatch.setattr(toolchain, "require", lambda: None)
+    monkeypatch.setattr(cache, "run", lambda *_, **__: None)
+    return folder
+
+
+UNPATCHED = profile.load("unpatched")
+
+
+def get(tree: Path, which: profile.Profile = UNPATCHED) -> Kernel:
+    """Provide the tree's kernel."""
+    return provide.provide_kernel(which, KernelOptions(tree=tree), Quiet())
+
+
+def test_built_once_and_found_from_then_on(tree: Path) -> None:
+    first = get(tree)
+    assert first.image.is_file()
+    assert (first.modules / "lib/modules" / first.release / "module.ko").is_file()
+    assert not (first.modules / "lib/modules" / first.release / "build").is_symlink()
+    assert first.metadata["source"]["patched_by"] == "its owner"
+    assert first.metadata["series"] is None
+    assert get(tree) == first
+    assert FakeBuilder.built == 1
+
+
+def test_a_changed_module_is_another_kernel_with_the_same_image(tree: Path) -> None:
+    first = get(tree)
+    (tree / "module.c").write_text("edited, and longer\n")
+    second = get(tree)
+    assert second.key != first.key
+    assert second.image_key == first.image_key
+    assert first.vmlinux
+    assert second.vmlinux
+    assert second.vmlinux.stat().st_ino == first.vmlinux.stat().st_ino, "it takes 230 MB"
+    (tree / "core.c").write_text("edited, and longer\n")
+    assert get(tree).image_key != first.image_key
+
+
+def test_fragments_and_compiler_are_in_the_key(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {get(tree).key}
+    less = dataclasses.replace(UNPATCHED.kernel, fragments=("base.config",))
+    keys.add(get(tree, dataclasses.replace(UNPATCHED, kernel=less)).key)
+    monkeypatch.setattr(toolchain, "versions", lambda: {"compiler": "gcc 2"})
+    keys.add(get(tree).key)
+    assert len(keys) == 3
+
+
+def test_a_read_only_cache_serves_what_it_has(tree: Path, tmp_path: Path) -> None:
+    first = get(tree)
+    opened = [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+    before = {p: p.stat().st_mtime_ns for p in opened}
+    assert get(tree) == first
+    assert {p: p.stat().st_mtime_ns for p in opened} == before
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, UserError, RuntimeError])
+def test_what_was_interrupted_leaves_no_result_and_no_lock(
+    tree: Path, tmp_path: Path, failure: type[BaseException]
+) -> None:
+    def fail() -> None:
+        raise failure
+
+    FakeBuilder.fails = staticmethod(fail)
+    with pytest.raises(failure):
+        get(tree)
+    assert not list((tmp_path / "cache").glob("kernels/*"))
+    FakeBuilder.fails = None
+    assert get(tree).image.is_file()
+
+
+def test_a_cache_that_cannot_be_written_to_is_named(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FLOWMAP_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"file cannot be written to.*FLOWMAP_CACHE"):
+        get(tree)
+
+
+def test_the_series_is_applied_to_a_tree_only_when_asked(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provide, "ROOT", tmp_path)
+    folder = tmp_path / "patches"
+    folder.mkdir()
+    (folder / "series").write_text("0001.patch\n")
+    (folder / "0001.patch").write_text(
+        "diff --git a/module.c b/module.c\n--- a/module.c\n+++ b/module.c\n"
+        "@@ -1 +1 @@\n-module.c\n+patched\n"
+    )
+    patched = dataclasses.replace(
+        UNPATCHED, kernel=dataclasses.replace(UNPATCHED.kernel, series="patches")
+    )
+    assert get(tree, patched).metadata["series"] is None
+    asked = KernelOptions(tree=tree, apply_series=True)
+    kernel = provide.provide_kernel(patched, asked, Quiet())
+    assert kernel.metadata["series"]["sha256"] == series.load(folder, "patches").sha256
+    module = kernel.modules / "lib/modules" / kernel.release / "module.ko"
+    assert module.read_text() == "patched\n"
+    assert (tree / "module.c").read_text() == "module.c\n"
+
+
+def test_switches_of_a_tree_need_a_tree(tree: Path) -> None:
+    assert tree
+    with pytest.raises(UserError, match="--kernel-tree"):
+        provide.provide_kernel(UNPATCHED, KernelOptions(apply_series=True), Quiet())
+
+
+def test_too_little_disk_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 9999 kB\nMemAvailable: 1048576 kB\n")
+    with pytest.raises(UserError, match=r"1\.0 GiB of memory available"):
+        space.require(tmp_path, first=False, meminfo=meminfo)
+    monkeypatch.setattr(space, "FIRST_DISK_GIB", 1e9)
+    with pytest.raises(UserError, match="GiB free"):
+        space.require(tmp_path, first=True, meminfo=meminfo)
+
+
+def test_the_real_builder_fits_the_fake() -> None:
+    assert {"make", "build"} <= set(vars(build.Builder))
+    assert config.Make
