@@ -10,7 +10,7 @@ import pytest
 
 from fixtures.host import profile
 from fixtures.host.errors import UserError
-from fixtures.host.kernel import build, cache, config, provide, series, space, toolchain
+from fixtures.host.kernel import build, cache, provide, series, space, toolchain
 from fixtures.host.kernel.model import Kernel, KernelOptions
 from fixtures.host.kernel.progress import Progress, Quiet
 
@@ -186,4 +186,3 @@ def test_too_little_disk_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_real_builder_fits_the_fake() -> None:
     assert {"make", "build"} <= set(vars(build.Builder))
-    assert config.Make
