@@ -2,7 +2,9 @@
 """From a profile to a kernel with a build that is a fake: what is built when, and what is kept."""
 
 import dataclasses
+import os
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +49,8 @@ class FakeBuilder:
         (self.build_dir / "vmlinux").write_bytes(core)
         (self.build_dir / "System.map").write_text("")
         (installed / "module.ko").write_bytes(module)
+        (self.build_dir / "module.ko").write_bytes(b"debug info of " + module)
+        (self.build_dir / "modules.order").write_text("module.o\n")
         (installed / "build").unlink(missing_ok=True)
         (installed / "build").symlink_to(self.build_dir)
         if self.fails:
@@ -113,12 +117,40 @@ def test_fragments_and_compiler_are_in_the_key(tree: Path, monkeypatch: pytest.M
     assert len(keys) == 3
 
 
-def test_a_read_only_cache_serves_what_it_has(tree: Path, tmp_path: Path) -> None:
+def test_a_read_only_cache_serves_what_it_has(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise PermissionError
+
     first = get(tree)
-    opened = [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
-    before = {p: p.stat().st_mtime_ns for p in opened}
+    for name in ("os.utime", "pathlib.Path.mkdir", "pathlib.Path.write_text", "os.link"):
+        monkeypatch.setattr(name, read_only)
     assert get(tree) == first
-    assert {p: p.stat().st_mtime_ns for p in opened} == before
+
+
+def test_modules_are_kept_with_their_debug_info_too(tree: Path) -> None:
+    kernel = get(tree)
+    assert kernel.debug_modules
+    assert (kernel.debug_modules / "module.ko").read_text() == "debug info of module.c\n"
+
+
+def test_scripts_are_run_from_the_copy_and_never_from_the_users_tree(tree: Path) -> None:
+    scripts = get(tree).source_tree
+    assert scripts
+    assert (scripts / "Makefile").is_file()
+    assert tree not in (scripts, *scripts.parents)
+
+
+def test_kernels_beyond_the_last_few_go_when_nobody_uses_them(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "KEEP", 1)
+    kernels = []
+    for number, age in enumerate((2 * cache.UNUSED, 60.0, 30.0)):
+        (tree / "core.c").write_text("edited\n" * (number + 2))
+        kernels.append(get(tree))
+        then = time.time() - age
+        os.utime(kernels[-1].directory / "metadata.json", (then, then))
+    assert [kernel.directory.exists() for kernel in kernels] == [False, True, True]
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, UserError, RuntimeError])
