@@ -12,7 +12,7 @@ import pytest
 
 from fixtures.host import profile
 from fixtures.host.errors import UserError
-from fixtures.host.kernel import build, cache, provide, series, space, toolchain
+from fixtures.host.kernel import build, cache, config, provide, series, space, toolchain
 from fixtures.host.kernel.model import Kernel, KernelOptions
 from fixtures.host.kernel.progress import Progress, Quiet
 
@@ -106,6 +106,25 @@ def test_a_changed_module_is_another_kernel_with_the_same_image(tree: Path) -> N
     assert second.vmlinux.stat().st_ino == first.vmlinux.stat().st_ino, "it takes 230 MB"
     (tree / "core.c").write_text("edited, and longer\n")
     assert get(tree).image_key != first.image_key
+
+
+def test_a_changed_kconfig_file_configures_anew(tree: Path) -> None:
+    calls: list[str] = []
+
+    def count(self: FakeBuilder, target: str) -> None:
+        calls.append(target)
+        self.build_dir.joinpath(".config").write_text("")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeBuilder, "make", count)
+        patch.setattr(config, "not_taken", lambda *_: [])
+        get(tree)
+        (tree / "core.c").write_text("edited, and longer\n")
+        get(tree)
+        assert calls == ["tinyconfig", "olddefconfig"]
+        (tree / "Kconfig").write_text("config NEW\n")
+        get(tree)
+    assert len(calls) == 4
 
 
 def test_fragments_and_compiler_are_in_the_key(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
