@@ -9,8 +9,8 @@ from fixtures.host.report.model import Verdict
 from fixtures.host.vm.execute import Execution
 from fixtures.host.vm.judge import Judgement, judge
 
-WARN = "[    1.0] WARNING: CPU: 0 at net/netfilter/nf_flow_table_core.c:1\n"
-PANIC = "[    2.0] Kernel panic - not syncing: Fatal exception\n"
+WARN = "[    1.000000] WARNING: CPU: 0 at net/netfilter/nf_flow_table_core.c:1\n"
+PANIC = "[    2.000000] Kernel panic - not syncing: Fatal exception\n"
 CLEAN: dict[str, Any] = {"how": "exited", "code": 0, "leaks": []}
 
 

@@ -6,13 +6,13 @@ import pytest
 from fixtures.host.vm.splat import find_splats, panicked
 
 WARN = """\
-[   12.1] lkdtm: Performing direct entry WARNING
-[   12.2] ------------[ cut here ]------------
-[   12.3] WARNING: CPU: 1 PID: 70 at drivers/misc/lkdtm/bugs.c:112 lkdtm_WARNING+0x1c/0x30
-[   12.4] Call Trace:
-[   12.5]  lkdtm_do_action+0x18/0x30
-[   12.6] ---[ end trace 0000000000000000 ]---
-[   12.7] all is well
+[   12.100000] lkdtm: Performing direct entry WARNING
+[   12.200000] ------------[ cut here ]------------
+[   12.300000] WARNING: CPU: 1 PID: 70 at drivers/misc/lkdtm/bugs.c:112 lkdtm_WARNING+0x1c/0x30
+[   12.400000] Call Trace:
+[   12.500000]  lkdtm_do_action+0x18/0x30
+[   12.600000] ---[ end trace 0000000000000000 ]---
+[   12.700000] all is well
 """
 
 
@@ -43,7 +43,7 @@ WARN = """\
         "Kernel panic - not syncing: sysrq triggered crash",
     ],
 )
-@pytest.mark.parametrize("stamp", ["[    1.234567] ", "[    1.234567][  T70] "])
+@pytest.mark.parametrize("stamp", ["[    1.234567] ", "[    1.234567][  T70] ", "p   1.234567] "])
 def test_complaints_are_found(stamp: str, line: str) -> None:
     assert [splat.title for splat in find_splats(stamp + line)] == [line]
 
@@ -51,11 +51,12 @@ def test_complaints_are_found(stamp: str, line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "[    1.0] virtme-ng-init: WARNING: none",
-        "[    1.0] Write protecting the kernel read-only data: 16384k",
+        "[    1.000000] virtme-ng-init: WARNING: none",
+        "[    1.000000] Write protecting the kernel read-only data: 16384k",
         "WARNING: this line was not written by the kernel",
-        "[    1.0] flowmap: end of BUG: 1234",
-        "[    1.0] sysrq: Show Blocked State",
+        "[    1.000000] flowmap: end of BUG: 1234",
+        "BUG: a program's own words",
+        "[    1.000000] sysrq: Show Blocked State",
     ],
 )
 def test_other_lines_are_not(line: str) -> None:
@@ -73,5 +74,5 @@ def test_two_reports_are_two() -> None:
 
 
 def test_panic_is_recognised() -> None:
-    assert panicked("[    1.0] Kernel panic - not syncing: Fatal exception")
+    assert panicked("[    1.000000] Kernel panic - not syncing: Fatal exception")
     assert not panicked(WARN)
