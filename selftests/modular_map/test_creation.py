@@ -94,7 +94,6 @@ WRONG = {
     "writable by programs": {"map_flags": bpf.F_RDONLY_PROG | bpf.F_WRONLY_PROG},
     "no preallocation": {"map_flags": bpf.F_RDONLY_PROG | bpf.F_NO_PREALLOC},
     "mappable": {"map_flags": bpf.F_RDONLY_PROG | bpf.F_MMAPABLE},
-    "inner map": {"inner_map_fd": 1},
     "extra": {"map_extra": 1},
 }
 

@@ -27,7 +27,7 @@ from fixtures.guest.topology import Plan, Router
 from fixtures.guest.traffic import UDP_PROTOCOL, Connection, Flow
 from fixtures.guest.wait import wait_for
 
-ROUNDS = 60
+ROUNDS = 20
 DEADLINE = 120
 
 
@@ -106,7 +106,7 @@ def test_map_create_and_free_against_flow_add(
     talk.offloaded()
 
     def maps(_: int) -> None:
-        for _attempt in range(10):
+        for _attempt in range(5):
             with bpf.flowmap(own_router.namespace):
                 pass
 
@@ -122,7 +122,7 @@ def test_flow_added_while_a_map_is_created_is_not_missed(
 ) -> None:
     """The first synchronisation and an addition at one moment: there once, from whichever."""
     flow = talk.offloaded()
-    for _ in range(15):
+    for _ in range(8):
         conntrack.flush(own_router.namespace)
         held, sender = _pass_descriptor(cleanup)
 
@@ -218,7 +218,7 @@ def test_flush_against_program_lookup(
 @pytest.mark.deadline(DEADLINE)
 def test_namespace_exit_against_lookup(make_flowmap: Flowmap) -> None:
     """Namespaces end, each with a source table, a snoop table and a map being read."""
-    for number in range(6):
+    for number in range(3):
         with ExitStack() as own:
             router = topology.build(Plan(name=f"exit{number}"), own)
             flowtable.create_snoop("spy", "all", router.namespace)
