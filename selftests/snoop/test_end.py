@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import conntrack, flowtable, links, netlink, nftables
+from fixtures.guest import conntrack, flowtable, links, netlink, netns, nftables
 from fixtures.guest.plugin import Connect
 from fixtures.guest.topology import Router
 from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Connection, Flow
@@ -60,7 +60,11 @@ def device_delete(_: Connection, router: Router) -> None:
     netlink.transact(netlink.NETLINK_ROUTE, [links.delete(router.outside.index)], router.namespace)
 
 
-TCP_ENDS: tuple[End, ...] = (finish, server_finish, reset)
+def silence(_: Connection, __: Router) -> None:
+    """Nothing more is sent, and the flow expires."""
+
+
+TCP_ENDS: tuple[End, ...] = (finish, server_finish, reset, silence)
 ENDS: tuple[End, ...] = (
     conntrack_delete,
     conntrack_flush,
@@ -91,6 +95,8 @@ def _expect_missed(fd: int, flow: Flow) -> None:
 def test_closed_connection_is_missed(
     own_router: Router, own_flowmap: int, own_connection: Connect, end: End, version: int
 ) -> None:
+    # A FIN or RST only marks a flow; its table serves it until it expires (or a SYN comes).
+    netns.set_sysctls(own_router.namespace, {"netfilter/nf_flowtable_tcp_timeout": 2})
     talk = own_connection(TCP_PROTOCOL, version)
     flow = talk.offloaded()
     _expect_found(own_flowmap, flow)
@@ -111,6 +117,22 @@ def test_ended_flow_is_missed_at_once(
     _expect_found(own_flowmap, flow)
     end(talk, own_router)
     _expect_missed(own_flowmap, flow)
+
+
+@pytest.mark.clause("SN-6", "SN-4")
+def test_connection_reopened_on_the_same_ports_is_a_new_flow(
+    own_router: Router, own_flowmap: int, own_connection: Connect
+) -> None:
+    first = own_connection(TCP_PROTOCOL, 4, client_port=40000)
+    before = first.offloaded()
+    first.reset()
+    first.server.close()
+    # The flow that the RST marked is torn down by the SYN.
+    after = own_connection(TCP_PROTOCOL, 4, client_port=40000).offloaded()
+    assert bytes(after.original) == bytes(before.original)
+    _expect_found(own_flowmap, after)
+    assert len(conntrack.offloaded(own_router.namespace)) == 1
+    assert len(list(bpf.keys(own_flowmap))) == 2
 
 
 @pytest.mark.clause("SN-6", "SN-4")
