@@ -99,7 +99,7 @@ WRONG = {
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-1", "MM-5", "V0-4")
+@pytest.mark.clause("FM-1", "MM-5")
 @pytest.mark.parametrize("attributes", WRONG.values(), ids=WRONG)
 def test_wrong_attributes_are_einval_and_leave_no_reference(
     attributes: dict[str, int], flowmap_module: str
