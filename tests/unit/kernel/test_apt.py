@@ -130,6 +130,15 @@ def test_a_machine_without_a_debian_mirror_has_no_such_source(
     assert apt.resolve(KERNEL, tmp_path, machine) is None
 
 
+def test_a_cache_that_cannot_be_written_to_is_named_before_anything_else(
+    machine: Machine, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written to.*FLOWMAP_CACHE"):
+        apt.resolve(KERNEL, tmp_path / "file", machine)
+    assert not machine.said
+
+
 def test_what_apt_complains_of_is_passed_on_in_one_line(machine: Machine, tmp_path: Path) -> None:
     machine.fails = "update"
     with pytest.raises(UserError, match="E: no such host") as caught:
