@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import uapi
+from fixtures.guest import links, netlink, uapi
 from fixtures.guest.libbpf import Object
 from fixtures.guest.plugin import Connect, describe
 from fixtures.guest.topology import Plan, Router
@@ -145,11 +145,6 @@ def test_value_tells_how_the_packet_leaves(
 
 
 @pytest.mark.clause("FM-3")
-@pytest.mark.xfail(
-    strict=True,
-    reason="a flow that is sent by neighbour lookup carries no MAC addresses yet: the series"
-    " copies what the flow table keeps, and that keeps them for direct transmission only",
-)
 @versions
 def test_value_holds_the_mac_addresses(
     router: Router, flowmap: int, connection: Connect, version: int
@@ -161,6 +156,26 @@ def test_value_holds_the_mac_addresses(
     ):
         value = bpf.lookup(flowmap, key)
         assert (uapi.mac(value.h_source), uapi.mac(value.h_dest)) == (by.mac, station.mac)
+
+
+@pytest.mark.clause("FM-3")
+@versions
+def test_mac_addresses_follow_the_neighbour_table(
+    own_router: Router, own_flowmap: int, own_connection: Connect, version: int
+) -> None:
+    flow = own_connection(UDP_PROTOCOL, version).offloaded()
+    by, host = own_router.outside, own_router.server.addresses[version]
+
+    def seen() -> tuple[str, str]:
+        value = bpf.lookup(own_flowmap, flow.original)
+        return uapi.mac(value.h_source), uapi.mac(value.h_dest)
+
+    moved = "02:00:00:00:00:99"
+    netlink.transact(netlink.NETLINK_ROUTE, [links.neighbour(by.index, host, moved)], by.namespace)
+    assert seen() == (by.mac, moved)
+
+    netlink.transact(netlink.NETLINK_ROUTE, [links.forget(by.index, host)], by.namespace)
+    assert seen() == (unknown := "00:00:00:00:00:00", unknown)
 
 
 @pytest.mark.clause("FM-3")
