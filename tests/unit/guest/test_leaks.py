@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from fixtures.guest import leaks
+from fixtures.guest import leaks, netns, process
 from fixtures.guest.leaks import Baseline
 
 BEFORE = Baseline(
@@ -57,6 +57,27 @@ def test_less_and_free_modules_are_no_leak() -> None:
 def test_more_is_named(change: dict[str, object], named: str) -> None:
     after = replace(BEFORE, **change)  # type: ignore[arg-type]  # one field at a time
     assert leaks.difference(BEFORE, after) == [named]
+
+
+def test_struct_net_is_freed_with_the_next_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = replace(BEFORE, slabs={"net_namespace": 1})
+    waiting = replace(before, slabs={"net_namespace": 4})
+    flushed = replace(before, slabs={"net_namespace": 2})
+    looks = iter([waiting, flushed])
+    gone: list[object] = []
+    monkeypatch.setattr(leaks, "take", lambda: next(looks))
+    monkeypatch.setattr(leaks, "kmemleak", list)
+    monkeypatch.setattr(process, "in_child", gone.append)
+    assert leaks.compare(before) == []
+    assert gone == [netns.unshare]
+
+
+def test_struct_net_that_stays_is_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = replace(BEFORE, slabs={"net_namespace": 1})
+    monkeypatch.setattr(leaks, "take", lambda: replace(before, slabs={"net_namespace": 3}))
+    monkeypatch.setattr(leaks, "kmemleak", list)
+    monkeypatch.setattr(process, "in_child", lambda _: None)
+    assert leaks.compare(before, seconds=0.1) == ["slab net_namespace: 2 object(s)"]
 
 
 def test_compare_waits_for_what_is_freed_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,16 @@ import pytest
 
 from fixtures.host import profile
 from fixtures.host.errors import UserError
-from fixtures.host.kernel import build, cache, config, provide, series, space, toolchain
+from fixtures.host.kernel import (
+    build,
+    cache,
+    config,
+    provide,
+    series,
+    space,
+    testmodules,
+    toolchain,
+)
 from fixtures.host.kernel.model import Kernel, KernelOptions
 from fixtures.host.kernel.progress import Progress, Quiet
 
@@ -22,6 +31,7 @@ class FakeBuilder:
 
     built = 0
     fails: Callable[[], None] | None = None
+    exports = "schedule"
 
     def __init__(self, source: Path, build_dir: Path, folder: Path, lock: int) -> None:
         assert lock > 2
@@ -30,10 +40,12 @@ class FakeBuilder:
         self.build_dir = build_dir
         self.log = build_dir / "flowmap-build/build.log"
 
-    def make(self, target: str) -> None:
-        """Take every symbol."""
+    def make(self, target: str, **more: str) -> None:
+        """Take every symbol; make one module where there is a folder for it."""
         if target == "tinyconfig":
             (self.build_dir / ".config").write_text("")
+        if target == "modules":
+            Path(more["MO"], "fm_testmap.ko").write_text("ours\n")
 
     def build(self, progress: Progress, name: str) -> int:
         """Leave what a build leaves."""
@@ -50,6 +62,8 @@ class FakeBuilder:
         (self.build_dir / "System.map").write_text("")
         (installed / "module.ko").write_bytes(module)
         (self.build_dir / "module.ko").write_bytes(b"debug info of " + module)
+        symbol = f"0x00000000\t{self.exports}\tvmlinux\tEXPORT_SYMBOL_GPL\t\n"
+        (self.build_dir / "Module.symvers").write_text(symbol)
         (self.build_dir / "modules.order").write_text("module.o\n")
         (installed / "build").unlink(missing_ok=True)
         (installed / "build").symlink_to(self.build_dir)
@@ -69,6 +83,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FLOWMAP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(FakeBuilder, "built", 0)
     monkeypatch.setattr(FakeBuilder, "fails", None)
+    monkeypatch.setattr(FakeBuilder, "exports", "schedule")
     monkeypatch.setattr(provide, "Builder", FakeBuilder)
     monkeypatch.setattr(toolchain, "versions", lambda: {"compiler": "gcc 1"})
     monkeypatch.setattr(toolchain, "require", lambda: None)
@@ -150,6 +165,26 @@ def test_modules_are_kept_with_their_debug_info_too(tree: Path) -> None:
     kernel = get(tree)
     assert kernel.debug_modules
     assert (kernel.debug_modules / "module.ko").read_text() == "debug info of module.c\n"
+
+
+def test_our_own_modules_come_with_a_kernel_that_has_the_series(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = get(tree)
+    assert plain.debug_modules
+    assert not (plain.debug_modules / "fm_testmap.ko").exists()
+
+    (tree / "core.c").write_text("patched\n")
+    monkeypatch.setattr(FakeBuilder, "exports", testmodules.NEEDS)
+    patched = get(tree)
+    assert patched.debug_modules
+    assert (patched.debug_modules / "fm_testmap.ko").read_text() == "ours\n"
+
+
+def test_our_own_modules_are_in_the_key(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = get(tree)
+    monkeypatch.setattr(testmodules, "sha256", lambda: "edited")
+    assert get(tree).key != first.key
 
 
 def test_scripts_are_run_from_the_copy_and_never_from_the_users_tree(tree: Path) -> None:

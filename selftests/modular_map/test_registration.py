@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which operations a module can register, as what, and who wins when two want one slot."""
+
+import errno
+import os
+from contextlib import ExitStack
+
+import pytest
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import modules, process, race, testmap
+from fixtures.guest.refusal import refused
+from fixtures.guest.wait import wait_for
+
+BUILT_IN = (0, 1, 2, 28, 35)  # unspec, hash, array, the struct_ops and the last built-in type
+BOTH = (testmap.FIRST, testmap.SECOND)
+OUT_OF_RANGE = (37, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
+
+
+@pytest.fixture(autouse=True)
+def _only_ours(without_module: None, cleanup: ExitStack) -> None:  # noqa: ARG001
+    """The slot is free, and stays so until the test takes it."""
+    if not modules.available(testmap.FIRST):
+        pytest.skip("this kernel was built elsewhere, without the suite's own modules")
+    cleanup.enter_context(modules.autoload_disabled())
+
+
+def _unload_at_the_end(cleanup: ExitStack, name: str = testmap.FIRST) -> None:
+    def unload() -> None:
+        if modules.loaded(name):
+            # Maps are freed in a work queue, some time after their last descriptor.
+            wait_for("the maps to be freed", lambda: testmap.free([name]))
+            modules.unload(name)
+
+    cleanup.callback(unload)
+
+
+@pytest.mark.shared_vm
+@pytest.mark.clause("MM-1")
+def test_module_brings_a_type_that_works_like_any_other(cleanup: ExitStack) -> None:
+    testmap.load()
+    _unload_at_the_end(cleanup)
+    with bpf.closing(testmap.create(max_entries=3)) as fd:
+        assert [testmap.lookup(fd, index) for index in range(3)] == [0, 0, 0]
+        with refused(errno.ENOENT):
+            testmap.lookup(fd, 3)
+        assert bpf.map_info(fd).max_entries == 3
+        with refused(errno.EWOULDBLOCK):
+            modules.unload(testmap.FIRST)
+
+
+@pytest.mark.shared_vm
+@pytest.mark.clause("MM-2", "V0-1")
+@pytest.mark.parametrize("callback", [*testmap.CALLBACKS, "owner", "ops"])
+def test_operations_without_what_the_core_needs_are_refused(callback: str) -> None:
+    with refused(errno.EINVAL):
+        testmap.load(lacks=callback)
+    assert not modules.loaded(testmap.FIRST)
+
+
+@pytest.mark.shared_vm
+@pytest.mark.clause("MM-2")
+@pytest.mark.parametrize(
+    "callback", ["map_for_each_callback", "map_set_for_each_callback_args", "map_mmap_fault"]
+)
+def test_half_of_a_pair_of_callbacks_is_refused(callback: str) -> None:
+    with refused(errno.EINVAL):
+        testmap.load(alone=callback)
+
+
+@pytest.mark.shared_vm
+@pytest.mark.clause("MM-2")
+@pytest.mark.parametrize("callback", ["map_alloc_check", "map_meta_equal"])
+def test_what_the_core_looks_for_may_be_absent(callback: str, cleanup: ExitStack) -> None:
+    testmap.load(lacks=callback)
+    _unload_at_the_end(cleanup)
+    os.close(testmap.create())
+
+
+@pytest.mark.shared_vm
+@pytest.mark.clause("MM-2")
+@pytest.mark.parametrize("kind", [*BUILT_IN, *OUT_OF_RANGE])
+def test_type_that_is_not_reserved_for_modules_is_refused(kind: int) -> None:
+    with refused(errno.EINVAL):
+        testmap.load(type=kind)
+
+
+@pytest.mark.clause("MM-2")
+def test_slot_that_is_taken_is_refused_and_its_owner_goes_on(cleanup: ExitStack) -> None:
+    testmap.load(testmap.FIRST)
+    _unload_at_the_end(cleanup)
+    with bpf.closing(testmap.create()) as fd:
+        with refused(errno.EBUSY):
+            testmap.load(testmap.SECOND)
+        with refused(errno.EBUSY):
+            modules.load(modules.FLOWMAP)
+        assert testmap.lookup(fd, 0) == 0
+    os.close(testmap.create())
+
+
+@pytest.mark.clause("MM-2", "V0-9")
+def test_flow_map_module_does_not_load_into_a_slot_that_is_taken(cleanup: ExitStack) -> None:
+    testmap.load()
+    with refused(errno.EBUSY):
+        modules.load(modules.FLOWMAP)
+    assert not modules.loaded(modules.FLOWMAP)
+    modules.unload(testmap.FIRST)
+
+    modules.load(modules.FLOWMAP)
+    cleanup.callback(modules.unload, modules.FLOWMAP)
+    os.close(bpf.flowmap_create())
+
+
+@pytest.mark.clause("MM-2")
+@pytest.mark.deadline(60)
+def test_of_two_registrations_at_once_one_wins() -> None:
+    def loader(name: str) -> race.Actor:
+        path = modules.file_of(name)
+        return lambda _: modules.load_file(path)
+
+    rounds, met = 20, 0
+    for _ in range(rounds):
+        report = race.run({name: loader(name) for name in BOTH}, rounds=1)
+        met += report.overlaps
+        answers = {name: report.calls[name][0].errno for name in BOTH}
+        assert sorted(answers.values()) == [0, errno.EBUSY], answers
+        os.close(testmap.create())
+        wait_for("the map to be freed", lambda: testmap.free(BOTH))
+        modules.unload(next(name for name in BOTH if answers[name] == 0))
+    assert met >= rounds // 4, f"the two met in {met} of {rounds} rounds only"
+
+
+@pytest.mark.clause("MM-2", "MM-3")
+def test_init_that_fails_after_registering_leaves_the_slot_free(cleanup: ExitStack) -> None:
+    with refused(errno.ENODEV):
+        testmap.load(fail=True)
+    with refused(errno.EINVAL):
+        testmap.create()
+    testmap.load(testmap.SECOND)
+    _unload_at_the_end(cleanup, testmap.SECOND)
+    os.close(testmap.create())
+
+
+@pytest.mark.clause("MM-3", "MM-7")
+@pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails"])
+def test_type_of_a_module_in_its_init_counts_as_absent(fails: bool, cleanup: ExitStack) -> None:
+    def load() -> None:
+        testmap.load(linger=1000, fail=fails)
+
+    loading = process.Child(load)
+    wait_for("the module's init to run", lambda: modules.coming(testmap.FIRST))
+    while modules.coming(testmap.FIRST):
+        # The look afterwards is what makes the answer belong to the init.
+        answer = _errno_of_creation()
+        if modules.coming(testmap.FIRST):
+            assert answer == errno.EINVAL
+    if fails:
+        with pytest.raises(process.ChildFailed, match="No such device"):
+            loading.join()
+        assert _errno_of_creation() == errno.EINVAL
+    else:
+        loading.join()
+        _unload_at_the_end(cleanup)
+        assert _errno_of_creation() == 0
+
+
+@pytest.mark.clause("MM-4")
+def test_map_pins_its_module_until_it_is_freed(cleanup: ExitStack) -> None:
+    testmap.load(free_ms=1000)
+    _unload_at_the_end(cleanup)
+    fd = testmap.create()
+    os.close(fd)
+    # The last reference is gone, and the free sleeps in a work queue.
+    assert testmap.maps() == 1
+    with refused(errno.EWOULDBLOCK):
+        modules.unload(testmap.FIRST)
+    wait_for("the map to be freed", lambda: testmap.maps() == 0)
+    wait_for("the last reference to go", lambda: modules.references(testmap.FIRST) == 0)
+    modules.unload(testmap.FIRST)
+
+
+@pytest.mark.shared_vm
+@pytest.mark.clause("MM-5")
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.E2BIG, errno.EPERM, errno.EOPNOTSUPP])
+def test_failed_allocation_is_passed_on_and_leaves_no_reference(
+    number: int, cleanup: ExitStack
+) -> None:
+    testmap.load(alloc_error=-number)
+    _unload_at_the_end(cleanup)
+    for _ in range(3):
+        with refused(number):
+            testmap.create()
+    assert modules.references(testmap.FIRST) == 0
+
+    testmap.set_parameter("alloc_error", 0)
+    os.close(testmap.create())
+
+
+@pytest.mark.shared_vm
+@pytest.mark.clause("MM-5")
+def test_attributes_that_the_core_refuses_leave_no_reference(cleanup: ExitStack) -> None:
+    testmap.load()
+    _unload_at_the_end(cleanup)
+    for number, fields in (
+        (errno.EINVAL, {"btf_key_type_id": 1}),  # without a BTF descriptor
+        (errno.EINVAL, {"map_ifindex": 1}),
+        (errno.EINVAL, {"map_extra": 1}),
+        (errno.EINVAL, {"btf_vmlinux_value_type_id": 1}),
+        (errno.EINVAL, {"max_entries": 1025}),
+    ):
+        with refused(number):
+            testmap.create(**fields)
+    assert modules.references(testmap.FIRST) == 0
+    assert testmap.maps() == 0
+
+
+def _errno_of_creation() -> int:
+    try:
+        os.close(testmap.create())
+    except OSError as error:
+        return error.errno or -1
+    return 0
