@@ -22,6 +22,7 @@ def _only_ours(without_module: None, cleanup: ExitStack) -> None:  # noqa: ARG00
     """The slot is free, and stays so until the test takes it."""
     if not modules.available(testmap.FIRST):
         pytest.skip("this kernel was built elsewhere, without the suite's own modules")
+    modules.probe(modules.FLOWTABLE)
     cleanup.enter_context(modules.autoload_disabled())
 
 
