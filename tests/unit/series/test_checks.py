@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What counts as new, what as a change of layout, and how the run ends."""
+
+from pathlib import Path
+
+import pytest
+
+from fixtures.host.errors import UserError
+from fixtures.host.series import cli, docs, headers
+from fixtures.host.series.finding import Finding
+
+
+def test_layout_is_compared_line_by_line(tmp_path: Path) -> None:
+    agreed = tmp_path / headers.LAYOUT
+    (missing,) = headers._compare("a\n", agreed, accept=False)
+    assert "--accept-layout" in missing.text
+
+    assert headers._compare("a\nb\n", agreed, accept=True) == []
+    assert headers._compare("a\nb\n", agreed, accept=False) == []
+    assert [f.text for f in headers._compare("a\nc\n", agreed, accept=False)] == ["-b", "+c"]
+
+
+def test_kernel_doc_speaks_of_what_is_new_only(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/kernel-doc").write_text(
+        "import sys\n"
+        "print(\"Warning: a.h:3 struct member 'old' not described in 'thing'\")\n"
+        "print(\"Warning: a.h:9 struct member 'fresh' not described in 'thing'\")\n"
+        "sys.exit(2)\n"
+    )
+    found = docs.kernel_doc(["a.h", "Kconfig", "tools/b.c"], {"a.h": b"int old;"}, tmp_path)
+    assert found == [Finding("a.h:9", "struct member 'fresh' not described in 'thing'")]
+
+
+def test_kernel_doc_that_fails_without_a_warning_is_a_finding(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/kernel-doc").write_text("raise SystemExit('broken')\n")
+    (found,) = docs.kernel_doc(["a.h"], {}, tmp_path)
+    assert "broken" in found.text
+
+
+def test_status_and_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    checks: dict[str, cli.Check] = {"good": list, "bad": lambda: [Finding("a.c:1", "odd")]}
+    assert cli._run(checks, ["good"]) == 0
+    assert cli._run(checks, ["good", "bad"]) == 1
+    assert "a.c:1: odd" in capsys.readouterr().out
+    with pytest.raises(UserError, match="there are good, bad"):
+        cli._run(checks, ["none"])
