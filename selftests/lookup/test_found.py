@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the flow map finds: both directions of every kind of flow, and what it says of them."""
 
+import os
 import struct
 import time
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from fixtures.guest import links, netlink, uapi
 from fixtures.guest.libbpf import Object
 from fixtures.guest.plugin import Connect, describe
 from fixtures.guest.topology import Plan, Router
-from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Flow
+from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Flow, frame
 
 protocols = pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
 versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
@@ -156,6 +157,28 @@ def test_value_holds_the_mac_addresses(
     ):
         value = bpf.lookup(flowmap, key)
         assert (uapi.mac(value.h_source), uapi.mac(value.h_dest)) == (by.mac, station.mac)
+
+
+@pytest.mark.clause("V0-11")
+def test_lookups_print_nothing(
+    router: Router, flowmap: int, connection: Connect, cleanup: ExitStack
+) -> None:
+    program = Object("xdp_flow_lookup", {"flows": flowmap})
+    cleanup.callback(program.close)
+    talk = connection(UDP_PROTOCOL, 4)
+    flow = talk.offloaded()
+    packet = frame(router.client, router.inside, talk.tuple)
+    log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    cleanup.callback(os.close, log)
+    os.lseek(log, 0, os.SEEK_END)
+
+    run = program.program_fd("xdp_flow_lookup")
+    bpf.run_xdp(run, packet, router.inside.index, router.namespace, repeat=1000)
+    for key in flow.keys:
+        bpf.lookup(flowmap, key)
+    list(bpf.keys(flowmap))
+    with pytest.raises(BlockingIOError):
+        os.read(log, 8192)
 
 
 @pytest.mark.clause("FM-3")

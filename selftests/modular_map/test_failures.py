@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Creation that fails half way, at each of its allocations in turn, leaves nothing behind."""
+
+import errno
+import os
+
+import pytest
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import faults, flowtable, modules
+from fixtures.guest.plugin import Namespaces
+from fixtures.guest.wait import wait_for
+
+FEW = 3
+"""Fewer failing allocations than this would mean that the injection does not work."""
+
+
+@pytest.fixture(autouse=True)
+def _fault_injection() -> None:
+    if why := faults.missing():
+        pytest.skip(why)
+
+
+@pytest.mark.clause("MM-5", "V0-4")
+@pytest.mark.deadline(120)
+def test_map_creation_with_each_allocation_failing(flowmap_module: str) -> None:
+    def create() -> None:
+        os.close(bpf.flowmap_create())
+
+    def nothing_is_held() -> None:
+        wait_for("the module to be free", lambda: modules.references(flowmap_module) == 0)
+
+    attempts = faults.each(create, nothing_is_held)
+    refused = [attempt for attempt in attempts if attempt.errno]
+    assert len(refused) >= FEW
+    assert {attempt.errno for attempt in refused} == {errno.ENOMEM}
+    modules.unload(flowmap_module)
+
+
+@pytest.mark.clause("SN-7", "SN-8")
+@pytest.mark.deadline(120)
+@pytest.mark.usefixtures("flowmap_module")
+def test_snoop_table_creation_with_each_allocation_failing(namespace: Namespaces) -> None:
+    inside = namespace("fm-fail")
+    # What is not the snoop table's own is there already.
+    flowtable.commit([flowtable.new_table(flowtable.INET, "spy")], inside)
+
+    def create() -> None:
+        flowtable.create_snoop("spy", "all", inside)
+
+    def nothing_is_left() -> None:
+        if flowtable.flowtables(inside):
+            flowtable.drop("spy", "all", inside)
+        assert flowtable.flowtables(inside) == []
+
+    attempts = faults.each(create, nothing_is_left)
+    refused = [attempt for attempt in attempts if attempt.errno]
+    assert len(refused) >= FEW
+    assert {attempt.errno for attempt in refused} <= {errno.ENOMEM, errno.ENOBUFS}
