@@ -10,9 +10,13 @@ import pytest
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import modules, process, race, testmap
 from fixtures.guest.refusal import refused
-from fixtures.guest.wait import wait_for
+from fixtures.guest.wait import scale, wait_for
 
 BUILT_IN = (0, 1, 2, 28, 35)  # unspec, hash, array, the struct_ops and the last built-in type
+SANITIZERS = 10
+"""Deadline scale from which on a kernel is one with sanitizers."""
+MODULE_BYTES = 16384
+"""Less than what a loaded module takes: text, data and their read-only copies."""
 BOTH = (testmap.FIRST, testmap.SECOND)
 OUT_OF_RANGE = (37, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
 
@@ -221,3 +225,22 @@ def _errno_of_creation() -> int:
     except OSError as error:
         return error.errno or -1
     return 0
+
+
+@pytest.mark.clause("MM-6")
+@pytest.mark.deadline(120)
+def test_thousand_loads_and_unloads_leave_nothing() -> None:
+    # As many as the contract says where a cycle takes milliseconds, fewer under sanitizers.
+    cycles = 1000 if scale() < SANITIZERS else 100
+    path = modules.file_of(testmap.FIRST)
+    before = modules.memory_in_use()
+    for _ in range(cycles):
+        modules.load_file(path)
+        os.close(testmap.create())
+        wait_for("the map to be freed", lambda: testmap.free([testmap.FIRST]), interval=0.0005)
+        modules.unload(testmap.FIRST)
+    # Module text is freed in a work queue; a leak would be of one module a cycle.
+    wait_for(
+        "the modules' memory to be given back",
+        lambda: modules.memory_in_use() - before < cycles * MODULE_BYTES / 10,
+    )
