@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.host.errors import UserError
-from fixtures.host.series import cli, docs, headers
+from fixtures.host.series import cli, docs, headers, messages
 from fixtures.host.series.finding import Finding
 
 
@@ -46,3 +46,20 @@ def test_status_and_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert "a.c:1: odd" in capsys.readouterr().out
     with pytest.raises(UserError, match="there are good, bad"):
         cli._run(checks, ["none"])
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "ours"),
+    [
+        ('MODULE_LICENSE("GPL");', "error: bad constant expression", False),
+        ("int a[n];", "error: bad constant expression", True),
+        ('MODULE_LICENSE("GPL");', "warning: odd", True),
+    ],
+)
+def test_what_sparse_says_of_every_module_is_not_the_series(
+    tmp_path: Path, line: str, text: str, ours: bool
+) -> None:
+    (tmp_path / "a.c").write_text(f"{line}\n")
+    hit = messages._MESSAGE.search(f"../a.c:1:5: {text}")
+    assert hit
+    assert messages._of_the_checker(tmp_path, hit) is not ours
