@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Flows of act_ct's own flow tables: one table for each zone, without nf_tables.
+
+act_ct asks with no device in the tuple, and so does who looks for its flows: the key's
+``iifindex`` is 0.
+"""
+
+import socket
+
+import pytest
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import conntrack, tc, uapi
+from fixtures.guest.plugin import Connect, Flowmap, describe
+from fixtures.guest.topology import Plan, Router
+from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Connection
+from fixtures.guest.wait import wait_for
+
+ZONE = 4
+OTHER_ZONE = 5
+CS1 = 8
+UNTRACKED = pytest.mark.parametrize(
+    "own_router", [Plan(tables="none")], ids=describe, indirect=True
+)
+
+
+def _keys(talk: Connection) -> list[uapi.Key]:
+    return [
+        uapi.key(
+            side.protocol,
+            side.source,
+            side.destination,
+            side.source_port,
+            side.destination_port,
+            0,
+        )
+        for side in (talk.tuple, talk.tuple.reversed())
+    ]
+
+
+def _served(talk: Connection, zone: int) -> bool:
+    return any(
+        entry.zone == zone and entry.original == talk.tuple
+        for entry in conntrack.offloaded(talk.router.namespace)
+    )
+
+
+def _offloaded(talk: Connection, zone: int = ZONE) -> list[uapi.Key]:
+    """Talk until act_ct serves the connection; its keys."""
+
+    def served() -> bool:
+        talk.exchange()
+        return _served(talk, zone)
+
+    wait_for(f"act_ct to offload {talk.tuple}", served)
+    return _keys(talk)
+
+
+def _mark(talk: Connection, dscp: int) -> None:
+    """Let both ends send with this DSCP."""
+    for end in (talk.client, talk.server):
+        if end.family == socket.AF_INET6:
+            end.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, dscp << 2)
+        else:
+            end.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, dscp << 2)
+
+
+@pytest.mark.clause("SN-2", "FM-4")
+@UNTRACKED
+@pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
+def test_flow_of_act_ct_is_there(
+    own_router: Router,
+    own_flowmap: int,
+    own_connection: Connect,
+    make_flowmap: Flowmap,
+    protocol: int,
+    version: int,
+) -> None:
+    tc.offload(["r0", "r1"], ZONE, own_router.namespace)
+    keys = _offloaded(own_connection(protocol, version))
+    for fd in (own_flowmap, make_flowmap(own_router.namespace)):
+        assert [bpf.lookup(fd, key).dir for key in keys] == [0, 1]
+        assert {bytes(key) for key in bpf.keys(fd)} == {bytes(key) for key in keys}
+
+
+@pytest.mark.clause("SN-6")
+@UNTRACKED
+def test_flow_of_act_ct_is_missed_once_its_connection_is_flushed(
+    own_router: Router, own_flowmap: int, own_connection: Connect
+) -> None:
+    tc.offload(["r0", "r1"], ZONE, own_router.namespace)
+    talk = own_connection(UDP_PROTOCOL, 4)
+    for _ in range(2):
+        keys = _offloaded(talk)
+        assert [bpf.lookup(own_flowmap, key).dir for key in keys] == [0, 1]
+        conntrack.flush(own_router.namespace)
+        assert [bpf.found(own_flowmap, key) for key in keys] == [None, None]
+
+
+@pytest.mark.clause("SN-6", "SN-8")
+@UNTRACKED
+def test_flow_of_act_ct_goes_with_its_table(
+    own_router: Router, own_flowmap: int, own_connection: Connect
+) -> None:
+    tc.offload(["r0", "r1"], ZONE, own_router.namespace)
+    keys = _offloaded(own_connection(UDP_PROTOCOL, 4))
+    assert len(list(bpf.keys(own_flowmap))) == 2
+    for device in ("r0", "r1"):
+        tc.run(f"qdisc del dev {device} clsact", own_router.namespace)
+    # act_ct frees the table of a zone from a work item, after a grace period.
+    wait_for("the zone's table to go", lambda: not list(bpf.keys(own_flowmap)))
+    assert [bpf.found(own_flowmap, key) for key in keys] == [None, None]
+
+
+@pytest.mark.clause("SN-2", "SN-10")
+@pytest.mark.parametrize("own_router", [Plan()], ids=describe, indirect=True)
+def test_flows_of_act_ct_and_nft_are_both_there(
+    own_router: Router, own_flowmap: int, own_connection: Connect
+) -> None:
+    by_nft = own_connection(UDP_PROTOCOL, 4, server_port=7001).offloaded()
+    tc.offload(["r0", "r1"], ZONE, own_router.namespace)
+    by_tc = _offloaded(own_connection(TCP_PROTOCOL, 6, server_port=7002))
+    found = {bytes(key) for key in bpf.keys(own_flowmap)}
+    assert found >= {bytes(key) for key in (*by_nft.keys, *by_tc)}
+
+
+@pytest.mark.clause("SN-10")
+@UNTRACKED
+@pytest.mark.parametrize("first", [ZONE, OTHER_ZONE])
+@pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
+def test_tuple_of_two_tables_is_found_until_the_last_goes(
+    own_router: Router,
+    own_flowmap: int,
+    own_connection: Connect,
+    make_flowmap: Flowmap,
+    version: int,
+    first: int,
+) -> None:
+    # Two connections of one pair of sockets: zones keep apart what a tuple does not.
+    tc.offload(["r0", "r1"], ZONE, own_router.namespace)
+    tc.offload(["r0", "r1"], OTHER_ZONE, own_router.namespace, dscp=CS1)
+    talk = own_connection(UDP_PROTOCOL, version)
+    keys = _offloaded(talk, ZONE)
+    _mark(talk, CS1)
+    _offloaded(talk, OTHER_ZONE)
+    assert _served(talk, ZONE)
+    # One map heard of the flows as they came, the other found them there.
+    maps = (own_flowmap, make_flowmap(own_router.namespace))
+    for fd in maps:
+        assert [bpf.lookup(fd, key).dir for key in keys] == [0, 1]
+
+    last = ZONE + OTHER_ZONE - first
+    conntrack.delete(talk.tuple, own_router.namespace, zone=first)
+    for fd in maps:
+        assert [bpf.lookup(fd, key).dir for key in keys] == [0, 1]
+        assert {bytes(key) for key in bpf.keys(fd)} == {bytes(key) for key in keys}
+
+    conntrack.delete(talk.tuple, own_router.namespace, zone=last)
+    for fd in maps:
+        assert [bpf.found(fd, key) for key in keys] == [None, None]
+        assert list(bpf.keys(fd)) == []
