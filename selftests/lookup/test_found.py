@@ -43,19 +43,35 @@ def test_both_directions_are_found_by_the_system_call(
 
 
 @pytest.mark.clause("FM-4")
-@pytest.mark.parametrize("router", [Plan(vlan=7)], ids=describe, indirect=True)
+@pytest.mark.clause("FM-4", "FM-3")
+@pytest.mark.parametrize(
+    "router", [Plan(vlans=(7,)), Plan(vlans=(100, 7))], ids=describe, indirect=True
+)
 @versions
-def test_vlan_tag_is_part_of_the_key(flowmap: int, connection: Connect, version: int) -> None:
+def test_vlan_tags_are_part_of_key_and_value(
+    router: Router, flowmap: int, connection: Connect, version: int
+) -> None:
     flow = connection(UDP_PROTOCOL, version).offloaded()
-    assert bpf.lookup(flowmap, flow.original).dir == 0
-    assert bpf.lookup(flowmap, flow.reply).dir == 1
+    tags = uapi.tags(router.plan.vlans)
+    inwards, outwards = (bpf.lookup(flowmap, key) for key in flow.keys)
+    assert (inwards.dir, outwards.dir) == (0, 1)
+    # To the server without a tag, back to the client with all of them.
+    assert [layer.id for layer in inwards.encap] == [0] * uapi.ENCAP_MAX
+    assert [(layer.id, layer.proto) for layer in outwards.encap][: len(tags)] == tags
 
+    for layer in range(len(tags)):
+        other = uapi.Key.from_buffer_copy(flow.original)
+        other.encap[layer].id += 1
+        assert bpf.found(flowmap, other) is None
     untagged = uapi.Key.from_buffer_copy(flow.original)
-    untagged.encap[0].id = untagged.encap[0].proto = 0
+    untagged.encap[:] = [uapi.Encap() for _ in range(uapi.ENCAP_MAX)]
     assert bpf.found(flowmap, untagged) is None
 
 
 @pytest.mark.clause("FM-4", "V0-3", "V0-7")
+@pytest.mark.parametrize(
+    "router", [Plan(), Plan(vlans=(7,)), Plan(vlans=(100, 7))], ids=describe, indirect=True
+)
 @versions
 @protocols
 def test_both_directions_are_found_by_an_xdp_program(

@@ -78,7 +78,7 @@ def test_tuple_reversed() -> None:
     [
         (Plan(), "plain"),
         (Plan(nat="masquerade"), "masquerade"),
-        (Plan(nat="snat+dnat", vlan=7), "snat+dnat-vlan7"),
+        (Plan(nat="snat+dnat", vlans=(7,)), "snat+dnat-vlan7"),
         (Plan(tables="split"), "split"),
     ],
 )
