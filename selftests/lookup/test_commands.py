@@ -4,14 +4,13 @@
 import errno
 import mmap
 from collections.abc import Callable
-from contextlib import ExitStack
 
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import uapi
 from fixtures.guest.libbpf import LoadError, Object
-from fixtures.guest.plugin import Connect, Flowmap
+from fixtures.guest.plugin import Connect, Flowmap, Load
 from fixtures.guest.refusal import refused
 from fixtures.guest.traffic import UDP_PROTOCOL, Flow
 
@@ -108,9 +107,8 @@ def test_batches_visit_each_entry_once(flowmap: int, connection: Connect, size: 
 
 
 @pytest.mark.clause("MM-9", "FM-8")
-def test_program_may_look_up(make_flowmap: Flowmap, cleanup: ExitStack) -> None:
-    program = Object("xdp_forbidden", {"flows": make_flowmap()}, ("allowed",))
-    cleanup.callback(program.close)
+def test_program_may_look_up(make_flowmap: Flowmap, load: Load) -> None:
+    load("xdp_forbidden", make_flowmap(), "allowed")
 
 
 @pytest.mark.clause("MM-9", "FM-8", "V0-8")

@@ -11,7 +11,7 @@ import pytest
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import links, netlink, uapi
 from fixtures.guest.libbpf import Object
-from fixtures.guest.plugin import Connect, describe
+from fixtures.guest.plugin import Connect, Load, describe
 from fixtures.guest.topology import Plan, Router
 from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Flow, frame
 
@@ -79,11 +79,11 @@ def test_both_directions_are_found_by_an_xdp_program(
     flowmap: int,
     connection: Connect,
     cleanup: ExitStack,
+    load: Load,
     protocol: int,
     version: int,
 ) -> None:
-    program = Object("xdp_flow_lookup", {"flows": flowmap})
-    cleanup.callback(program.close)
+    program = load("xdp_flow_lookup", flowmap)
     # Before there is a flow: attaching makes the device's routes stale, and flows with them.
     for port in (router.inside, router.outside):
         program.attach_xdp("xdp_flow_lookup", port.index, router.namespace, cleanup)
@@ -111,10 +111,9 @@ def test_both_directions_are_found_by_an_xdp_program(
 
 @pytest.mark.clause("FM-5", "FM-4")
 def test_xdp_program_misses_what_is_not_offloaded(
-    router: Router, flowmap: int, connection: Connect, cleanup: ExitStack
+    router: Router, flowmap: int, connection: Connect, cleanup: ExitStack, load: Load
 ) -> None:
-    program = Object("xdp_flow_lookup", {"flows": flowmap})
-    cleanup.callback(program.close)
+    program = load("xdp_flow_lookup", flowmap)
     program.attach_xdp("xdp_flow_lookup", router.inside.index, router.namespace, cleanup)
     # The first packet of a connection comes before there is a flow.
     connection(UDP_PROTOCOL, 4).exchange()
@@ -177,10 +176,9 @@ def test_value_holds_the_mac_addresses(
 
 @pytest.mark.clause("V0-11")
 def test_lookups_print_nothing(
-    router: Router, flowmap: int, connection: Connect, cleanup: ExitStack
+    router: Router, flowmap: int, connection: Connect, cleanup: ExitStack, load: Load
 ) -> None:
-    program = Object("xdp_flow_lookup", {"flows": flowmap})
-    cleanup.callback(program.close)
+    program = load("xdp_flow_lookup", flowmap)
     talk = connection(UDP_PROTOCOL, 4)
     flow = talk.offloaded()
     packet = frame(router.client, router.inside, talk.tuple)

@@ -2,14 +2,12 @@
 """Who keeps a flow alive: a program that forwards its packets does, a reader does not."""
 
 import time
-from contextlib import ExitStack
 
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import netns
-from fixtures.guest.libbpf import Object
-from fixtures.guest.plugin import Connect
+from fixtures.guest.plugin import Connect, Load
 from fixtures.guest.topology import Router
 from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, frame
 from fixtures.guest.wait import scale, wait_for
@@ -28,12 +26,11 @@ def test_programs_lookup_moves_the_expiry_and_reading_does_not(
     router: Router,
     flowmap: int,
     connection: Connect,
-    cleanup: ExitStack,
+    load: Load,
     protocol: int,
     version: int,
 ) -> None:
-    program = Object("xdp_flow_lookup", {"flows": flowmap})
-    cleanup.callback(program.close)
+    program = load("xdp_flow_lookup", flowmap)
     talk = connection(protocol, version)
     flow = talk.offloaded()
     packet = frame(router.client, router.inside, talk.tuple)
@@ -61,12 +58,11 @@ def test_programs_lookup_moves_the_expiry_and_reading_does_not(
 @pytest.mark.clause("FM-10", "SN-6")
 @pytest.mark.deadline(60)
 def test_flow_that_only_a_program_uses_outlives_its_timeout(
-    router: Router, flowmap: int, connection: Connect, cleanup: ExitStack
+    router: Router, flowmap: int, connection: Connect, load: Load
 ) -> None:
     seconds = max(4, round(scale()))
     netns.set_sysctls(router.namespace, {"netfilter/nf_flowtable_udp_timeout": seconds})
-    program = Object("xdp_flow_lookup", {"flows": flowmap})
-    cleanup.callback(program.close)
+    program = load("xdp_flow_lookup", flowmap)
     talk = connection(UDP_PROTOCOL, 4)
     flow = talk.offloaded()
     packet = frame(router.client, router.inside, talk.tuple)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import modules, netns
+from fixtures.guest import modules, netns, tc
 from fixtures.guest.plugin import Flowmap, Namespaces
 from fixtures.guest.refusal import refused
 from fixtures.guest.wait import wait_for
@@ -25,10 +25,10 @@ _PASS = struct.pack("<BBhi", 0xB7, 0, 0, 2)  # r0 = XDP_PASS
 _EXIT = struct.pack("<BBhi", 0x95, 0, 0, 0)
 
 
-def _program_using(fd: int) -> int:
-    """Load an XDP program that names the map and does nothing with it."""
+def _program_using(fd: int, kind: int = bpf.PROG_TYPE_XDP) -> int:
+    """Load a program that names the map and does nothing with it."""
     load = _LD_MAP_FD[:4] + struct.pack("<i", fd) + bytes(8)
-    return bpf.prog_load(bpf.PROG_TYPE_XDP, load + _PASS + _EXIT)
+    return bpf.prog_load(kind, load + _PASS + _EXIT)
 
 
 def _has_references(count: int) -> bool:
@@ -88,6 +88,27 @@ def by_link(fd: int, _: Path, namespace: str) -> Release:
     return lambda: os.close(link)
 
 
+def by_filter(fd: int, bpffs: Path, namespace: str) -> Release:
+    """A program that nothing but a filter of tc holds."""
+    pin = bpffs / "filter"
+    with bpf.closing(_program_using(fd, bpf.PROG_TYPE_SCHED_CLS)) as program:
+        bpf.pin(program, str(pin))
+    tc.run("qdisc add dev lo clsact", namespace)
+    tc.run(f"filter add dev lo ingress bpf direct-action object-pinned {pin}", namespace)
+    pin.unlink()
+
+    def release() -> None:
+        tc.run("qdisc del dev lo clsact", namespace)
+
+    return release
+
+
+def by_template(fd: int, _: Path, __: str) -> Release:
+    """An outer map that was only made after its likeness."""
+    outer = bpf.map_create(bpf.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=fd)
+    return lambda: os.close(outer)
+
+
 def by_outer_map(fd: int, _: Path, __: str) -> Release:
     """An outer map that holds it as an element."""
     outer = bpf.map_create(bpf.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=fd)
@@ -95,7 +116,17 @@ def by_outer_map(fd: int, _: Path, __: str) -> Release:
     return lambda: os.close(outer)
 
 
-HOLDERS = (by_dup, by_unix_socket, by_pin, by_identity, by_program, by_link, by_outer_map)
+HOLDERS = (
+    by_dup,
+    by_unix_socket,
+    by_pin,
+    by_identity,
+    by_program,
+    by_link,
+    by_filter,
+    by_template,
+    by_outer_map,
+)
 
 
 @pytest.mark.clause("MM-4", "V0-5")

@@ -23,8 +23,7 @@ from fixtures.guest import (
     traffic,
     uapi,
 )
-from fixtures.guest.libbpf import Object
-from fixtures.guest.plugin import Connect, Flowmap
+from fixtures.guest.plugin import Connect, Flowmap, Load
 from fixtures.guest.topology import Plan, Router
 from fixtures.guest.traffic import UDP_PROTOCOL, Connection, Flow
 from fixtures.guest.wait import wait_for
@@ -200,10 +199,9 @@ def test_device_down_against_lookup(make_flowmap: Flowmap) -> None:
 @pytest.mark.clause("RT-1", "FM-9")
 @pytest.mark.deadline(DEADLINE)
 def test_flush_against_program_lookup(
-    own_router: Router, own_flowmap: int, talk: Connection, cleanup: ExitStack
+    own_router: Router, own_flowmap: int, talk: Connection, cleanup: ExitStack, load: Load
 ) -> None:
-    program = Object("xdp_flow_lookup", {"flows": own_flowmap})
-    cleanup.callback(program.close)
+    program = load("xdp_flow_lookup", own_flowmap)
     for port in (own_router.inside, own_router.outside):
         program.attach_xdp("xdp_flow_lookup", port.index, own_router.namespace, cleanup)
 

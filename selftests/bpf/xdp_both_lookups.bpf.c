@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Ask for every packet's tuple twice, the flow map and the kernel's own
+ * bpf_xdp_flow_lookup(), count how the answers compare, and let it pass.  The kfunc goes
+ * from the device to its flow table and knows no VLAN tags.
+ */
+#include "vmlinux.h"
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "flowmap.h"
+#include "packet.h"
+
+enum counter { BOTH, NEITHER, ONLY_MAP, ONLY_KFUNC, FAILED, COUNTERS };
+
+struct bpf_flowtable_opts___local {
+	s32 error;
+};
+
+struct flow_offload_tuple_rhash;
+
+struct flow_offload_tuple_rhash *
+bpf_xdp_flow_lookup(struct xdp_md *ctx, struct bpf_fib_lookup *fib_tuple,
+		    struct bpf_flowtable_opts___local *opts, u32 opts_len) __ksym;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_FLOWMAP);
+	__uint(max_entries, 1024);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
+	__type(key, struct flow_key);
+	__type(value, struct flow_value);
+} flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+static __always_inline void count(__u32 which)
+{
+	__u64 *value = bpf_map_lookup_elem(&counters, &which);
+
+	if (value)
+		__sync_fetch_and_add(value, 1);
+}
+
+SEC("xdp")
+int xdp_both_lookups(struct xdp_md *ctx)
+{
+	struct bpf_flowtable_opts___local opts = {};
+	struct bpf_fib_lookup tuple = {};
+	struct flow_key key = {};
+	bool by_map, by_kfunc;
+
+	if (!parse(ctx, &key))
+		return XDP_PASS;
+	by_map = bpf_map_lookup_elem(&flows, &key);
+
+	tuple.family = key.l3proto;
+	tuple.l4_protocol = key.l4proto;
+	tuple.sport = key.src_port;
+	tuple.dport = key.dst_port;
+	tuple.ifindex = key.iifindex;
+	if (key.l3proto == AF_INET) {
+		tuple.ipv4_src = key.src[0];
+		tuple.ipv4_dst = key.dst[0];
+	} else {
+		__builtin_memcpy(tuple.ipv6_src, key.src, sizeof(tuple.ipv6_src));
+		__builtin_memcpy(tuple.ipv6_dst, key.dst, sizeof(tuple.ipv6_dst));
+	}
+	by_kfunc = bpf_xdp_flow_lookup(ctx, &tuple, &opts, sizeof(opts));
+
+	/* -ENOENT is its way to say that there is no such flow. */
+	if (!by_kfunc && opts.error && opts.error != -2)
+		count(FAILED);
+	else if (by_map)
+		count(by_kfunc ? BOTH : ONLY_MAP);
+	else
+		count(by_kfunc ? ONLY_KFUNC : NEITHER);
+	return XDP_PASS;
+}
+
+char LICENSE[] SEC("license") = "GPL";

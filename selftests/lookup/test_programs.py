@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Lookups by programs of other types than XDP, and beside the kernel's own kfunc."""
+
+import struct
+from contextlib import ExitStack
+
+import pytest
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import conntrack, uapi
+from fixtures.guest.libbpf import Object
+from fixtures.guest.plugin import Connect, Load
+from fixtures.guest.topology import Router
+from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, frame
+
+_SLOT = struct.pack("=I", 0)
+# struct answer of selftests/bpf/ask.bpf.c: asked, found, and the value.
+_HEAD = struct.Struct("=II")
+
+# The counters of selftests/bpf/xdp_both_lookups.bpf.c
+BOTH, NEITHER, ONLY_MAP, ONLY_KFUNC, FAILED = range(COUNTERS := 5)
+
+
+@pytest.mark.clause("FM-4", "FM-3")
+@pytest.mark.parametrize("program", ["by_xdp", "by_tc", "by_cgroup", "by_socket"])
+def test_program_of_every_type_reads_the_value(
+    router: Router, flowmap: int, connection: Connect, load: Load, program: str
+) -> None:
+    talk = connection(UDP_PROTOCOL, 4)
+    flow = talk.offloaded()
+    packet = frame(router.client, router.inside, talk.tuple)
+    asker = load("ask", flowmap, program)
+
+    def ask(key: uapi.Key) -> uapi.Value | None:
+        bpf.update_raw(asker.map_fd("question"), _SLOT, bytes(key))
+        asked, *_ = read()
+        bpf.run_on_packet(asker.program_fd(program), packet)
+        now, found, value = read()
+        assert now == asked + 1
+        return value if found else None
+
+    def read() -> tuple[int, int, uapi.Value]:
+        raw = bpf.lookup_raw(asker.map_fd("answer"), _SLOT, _HEAD.size + uapi.VALUE_SIZE)
+        asked, found = _HEAD.unpack_from(raw)
+        return asked, found, uapi.Value.from_buffer_copy(raw, _HEAD.size)
+
+    for key in flow.keys:
+        seen, told = ask(key), bpf.lookup(flowmap, key)
+        assert seen is not None
+        # The program's own lookup refreshed the flow, so the expiry may have moved.
+        seen.expires = told.expires = 0
+        assert bytes(seen) == bytes(told)
+    other = uapi.Key.from_buffer_copy(flow.original)
+    other.ports.source ^= 1
+    assert ask(other) is None
+
+
+def _counters(program: Object) -> list[int]:
+    fd = program.map_fd("counters")
+    return [
+        int.from_bytes(bpf.lookup_raw(fd, struct.pack("=I", slot), 8), "little")
+        for slot in range(COUNTERS)
+    ]
+
+
+@pytest.mark.clause("FM-12", "FM-5")
+@pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
+def test_map_and_kfunc_agree_on_every_packet(
+    router: Router,
+    flowmap: int,
+    connection: Connect,
+    load: Load,
+    cleanup: ExitStack,
+    protocol: int,
+    version: int,
+) -> None:
+    program = load("xdp_both_lookups", flowmap)
+    for port in (router.inside, router.outside):
+        program.attach_xdp("xdp_both_lookups", port.index, router.namespace, cleanup)
+    talk = connection(protocol, version)
+
+    # From the first packet of a connection to one that is served, and back again.
+    rounds = 3
+    for _ in range(rounds):
+        talk.offloaded()
+        talk.exchange()
+        conntrack.flush(router.namespace)
+    counted = _counters(program)
+    assert (counted[ONLY_MAP], counted[ONLY_KFUNC], counted[FAILED]) == (0, 0, 0)
+    # Each round has an exchange that the flow table serves, and packets that it does not.
+    assert counted[BOTH] >= 2 * rounds
+    assert counted[NEITHER] >= rounds
