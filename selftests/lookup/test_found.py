@@ -9,11 +9,11 @@ from contextlib import ExitStack
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import links, netlink, uapi
+from fixtures.guest import links, netlink, pppoe, uapi
 from fixtures.guest.libbpf import Object
 from fixtures.guest.plugin import Connect, Load, describe
 from fixtures.guest.topology import Plan, Router
-from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Flow, frame
+from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Flow, connect, frame
 
 protocols = pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
 versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
@@ -52,7 +52,7 @@ def test_vlan_tags_are_part_of_key_and_value(
     router: Router, flowmap: int, connection: Connect, version: int
 ) -> None:
     flow = connection(UDP_PROTOCOL, version).offloaded()
-    tags = uapi.tags(router.plan.vlans)
+    tags = list(router.layers)
     inwards, outwards = (bpf.lookup(flowmap, key) for key in flow.keys)
     assert (inwards.dir, outwards.dir) == (0, 1)
     # To the server without a tag, back to the client with all of them.
@@ -66,6 +66,30 @@ def test_vlan_tags_are_part_of_key_and_value(
     untagged = uapi.Key.from_buffer_copy(flow.original)
     untagged.encap[:] = [uapi.Encap() for _ in range(uapi.ENCAP_MAX)]
     assert bpf.found(flowmap, untagged) is None
+
+
+@pytest.mark.clause("FM-4", "FM-3")
+@versions
+@protocols
+def test_pppoe_session_is_part_of_key_and_value(
+    own_router: Router, own_flowmap: int, cleanup: ExitStack, protocol: int, version: int
+) -> None:
+    router = pppoe.over(own_router, 0x1234, cleanup)
+    flow = connect(router, protocol, version, cleanup).offloaded()
+    inwards, outwards = (bpf.lookup(own_flowmap, key) for key in flow.keys)
+    assert (inwards.dir, outwards.dir) == (0, 1)
+    assert [layer.id for layer in inwards.encap] == [0] * uapi.ENCAP_MAX
+    assert [(layer.id, layer.proto) for layer in outwards.encap] == [*router.layers, (0, 0)]
+    # Below the session there is Ethernet, whose header the value has.
+    assert (outwards.xmit_type, outwards.oifindex) == (uapi.XMIT_DIRECT, router.inside.index)
+    assert uapi.mac(outwards.h_source) == router.inside.mac
+    assert uapi.mac(outwards.h_dest) == router.client.mac
+    assert outwards.mtu == 1500 - pppoe.OVERHEAD
+
+    for session in (0, 0x1235):
+        other = uapi.Key.from_buffer_copy(flow.original)
+        other.encap[0].id = session
+        assert bpf.found(own_flowmap, other) is None
 
 
 @pytest.mark.clause("FM-4", "V0-3", "V0-7")

@@ -54,7 +54,7 @@ def test_layout(structure: type[ctypes.Structure], offsets: dict[str, int], size
 
 
 def test_key_is_in_network_order_where_packets_are() -> None:
-    key = uapi.key(6, "192.0.2.2", "198.51.100.2", 0x1234, 80, 7, vlans=(0x123,))
+    key = uapi.key(6, "192.0.2.2", "198.51.100.2", 0x1234, 80, 7, layers=uapi.tags((0x123,)))
     raw = bytes(key)
     assert raw[0:16] == bytes([192, 0, 2, 2]) + bytes(12)
     assert raw[16:32] == bytes([198, 51, 100, 2]) + bytes(12)
