@@ -18,14 +18,6 @@ struct answer {
 };
 
 struct {
-	__uint(type, BPF_MAP_TYPE_FLOWMAP);
-	__uint(max_entries, 1024);
-	__uint(map_flags, BPF_F_RDONLY_PROG);
-	__type(key, struct flow_key);
-	__type(value, struct flow_value);
-} flows SEC(".maps");
-
-struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);

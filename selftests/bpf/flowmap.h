@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The flow map's ABI as programs see it, written by hand from docs/contract.md, so that a
+ * The flow map, as `flows`, and its ABI as programs see it, written by hand from docs/contract.md, so that a
  * kernel whose layout differs is found out.  The names differ from the kernel's: its own
  * are in the type information of the module only, not in vmlinux.h.
  */
 #ifndef FLOWMAP_H
 #define FLOWMAP_H
+
+#include <bpf/bpf_helpers.h>
 
 struct flow_encap {
 	__be16 id;
@@ -52,5 +54,13 @@ struct flow_value {
 
 _Static_assert(sizeof(struct flow_key) == 84, "key");
 _Static_assert(sizeof(struct flow_value) == 120, "value");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_FLOWMAP);
+	__uint(max_entries, 1024);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
+	__type(key, struct flow_key);
+	__type(value, struct flow_value);
+} flows SEC(".maps");
 
 #endif

@@ -9,10 +9,11 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "counters.h"
 #include "flowmap.h"
 #include "packet.h"
 
-enum counter { BOTH, NEITHER, ONLY_MAP, ONLY_KFUNC, FAILED, COUNTERS };
+enum counter { BOTH, NEITHER, ONLY_MAP, ONLY_KFUNC, FAILED };
 
 struct bpf_flowtable_opts___local {
 	s32 error;
@@ -23,29 +24,6 @@ struct flow_offload_tuple_rhash;
 struct flow_offload_tuple_rhash *
 bpf_xdp_flow_lookup(struct xdp_md *ctx, struct bpf_fib_lookup *fib_tuple,
 		    struct bpf_flowtable_opts___local *opts, u32 opts_len) __ksym;
-
-struct {
-	__uint(type, BPF_MAP_TYPE_FLOWMAP);
-	__uint(max_entries, 1024);
-	__uint(map_flags, BPF_F_RDONLY_PROG);
-	__type(key, struct flow_key);
-	__type(value, struct flow_value);
-} flows SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, COUNTERS);
-	__type(key, __u32);
-	__type(value, __u64);
-} counters SEC(".maps");
-
-static __always_inline void count(__u32 which)
-{
-	__u64 *value = bpf_map_lookup_elem(&counters, &which);
-
-	if (value)
-		__sync_fetch_and_add(value, 1);
-}
 
 SEC("xdp")
 int xdp_both_lookups(struct xdp_md *ctx)

@@ -8,25 +8,11 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "counters.h"
 #include "flowmap.h"
 #include "packet.h"
 
-enum counter { HIT_ORIGINAL, HIT_REPLY, MISS, UNPARSED, ALIASED, COUNTERS };
-
-struct {
-	__uint(type, BPF_MAP_TYPE_FLOWMAP);
-	__uint(max_entries, 1024);
-	__uint(map_flags, BPF_F_RDONLY_PROG);
-	__type(key, struct flow_key);
-	__type(value, struct flow_value);
-} flows SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, COUNTERS);
-	__type(key, __u32);
-	__type(value, __u64);
-} counters SEC(".maps");
+enum counter { HIT_ORIGINAL, HIT_REPLY, MISS, UNPARSED, ALIASED };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -41,14 +27,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct flow_key);
 } last_key SEC(".maps");
-
-static __always_inline void count(__u32 which)
-{
-	__u64 *value = bpf_map_lookup_elem(&counters, &which);
-
-	if (value)
-		__sync_fetch_and_add(value, 1);
-}
 
 SEC("xdp")
 int xdp_flow_lookup(struct xdp_md *ctx)

@@ -10,14 +10,6 @@
 
 #include "flowmap.h"
 
-struct {
-	__uint(type, BPF_MAP_TYPE_FLOWMAP);
-	__uint(max_entries, 1024);
-	__uint(map_flags, BPF_F_RDONLY_PROG);
-	__type(key, struct flow_key);
-	__type(value, struct flow_value);
-} flows SEC(".maps");
-
 SEC("xdp")
 int allowed(struct xdp_md *ctx)
 {

@@ -8,7 +8,6 @@ import pytest
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import conntrack, uapi
-from fixtures.guest.libbpf import Object
 from fixtures.guest.plugin import Connect, Load
 from fixtures.guest.topology import Router
 from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, frame
@@ -55,14 +54,6 @@ def test_program_of_every_type_reads_the_value(
     assert ask(other) is None
 
 
-def _counters(program: Object) -> list[int]:
-    fd = program.map_fd("counters")
-    return [
-        int.from_bytes(bpf.lookup_raw(fd, struct.pack("=I", slot), 8), "little")
-        for slot in range(COUNTERS)
-    ]
-
-
 @pytest.mark.clause("FM-12", "FM-5")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
@@ -86,7 +77,7 @@ def test_map_and_kfunc_agree_on_every_packet(
         talk.offloaded()
         talk.exchange()
         conntrack.flush(router.namespace)
-    counted = _counters(program)
+    counted = [program.counter(which) for which in range(COUNTERS)]
     assert (counted[ONLY_MAP], counted[ONLY_KFUNC], counted[FAILED]) == (0, 0, 0)
     # Each round has an exchange that the flow table serves, and packets that it does not.
     assert counted[BOTH] >= 2 * rounds

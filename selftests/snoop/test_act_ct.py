@@ -13,7 +13,7 @@ from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import conntrack, tc, uapi
 from fixtures.guest.plugin import Connect, Flowmap, describe
 from fixtures.guest.topology import Plan, Router
-from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Connection
+from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Connection, key_of
 from fixtures.guest.wait import wait_for
 
 ZONE = 4
@@ -25,17 +25,7 @@ UNTRACKED = pytest.mark.parametrize(
 
 
 def _keys(talk: Connection) -> list[uapi.Key]:
-    return [
-        uapi.key(
-            side.protocol,
-            side.source,
-            side.destination,
-            side.source_port,
-            side.destination_port,
-            0,
-        )
-        for side in (talk.tuple, talk.tuple.reversed())
-    ]
+    return [key_of(side, iifindex=0) for side in (talk.tuple, talk.tuple.reversed())]
 
 
 def _served(talk: Connection, zone: int) -> bool:
