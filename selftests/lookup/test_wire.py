@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The wire as the judge: what a value promises is what the kernel's own forwarding sends."""
+
+import errno
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import pytest
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import leaving, links, netlink, outgoing, pppoe, tunnel, uapi
+from fixtures.guest.plugin import Connect, describe
+from fixtures.guest.refusal import refused
+from fixtures.guest.topology import Plan, Router
+from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Connection, connect
+
+protocols = pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
+versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
+PLANS = [
+    Plan(),
+    Plan(nat="masquerade"),
+    Plan(nat="snat"),
+    Plan(nat="dnat"),
+    Plan(nat="snat+dnat"),
+    Plan(vlans=(7,)),
+    Plan(vlans=(100, 7)),
+    Plan(nat="masquerade", vlans=(7,)),
+    Plan(bridge="plain"),
+    Plan(bridge="vlan"),
+    Plan(nat="snat+dnat", bridge="vlan"),
+]
+_HEADERS = {4: 20 + 8, 6: 40 + 8}
+_ETHERNET = 14
+_MTU_DISCOVER = {
+    4: (socket.IPPROTO_IP, 10, 2),  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
+    6: (socket.IPPROTO_IPV6, 23, 2),  # IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO
+}
+
+
+def _require_wire_to_agree(router: Router, flowmap: int, talk: Connection) -> None:
+    """Both directions' values against the frames of one more exchange."""
+    flow = talk.offloaded()
+    with outgoing.frames(router.namespace) as sent:
+        talk.exchange()
+        for key, device in ((flow.original, router.outside), (flow.reply, router.inside)):
+            value = bpf.lookup(flowmap, key)
+            seen = {leaving.carried(frame) for frame in sent(device.device)}
+            assert seen == {leaving.promised(value, key.l3proto)}
+            assert value.oifindex == device.index
+
+
+@pytest.mark.clause("FM-3", "SN-4")
+@pytest.mark.parametrize("router", PLANS, ids=describe, indirect=True)
+@versions
+@protocols
+def test_packets_leave_as_the_value_says(
+    router: Router, flowmap: int, connection: Connect, protocol: int, version: int
+) -> None:
+    _require_wire_to_agree(router, flowmap, connection(protocol, version))
+
+
+@pytest.mark.clause("FM-3", "FM-4")
+@versions
+def test_packets_leave_in_the_session_that_the_value_names(
+    own_router: Router, own_flowmap: int, cleanup: ExitStack, version: int
+) -> None:
+    router = pppoe.over(own_router, 0x1234, cleanup)
+    _require_wire_to_agree(router, own_flowmap, connect(router, UDP_PROTOCOL, version, cleanup))
+
+
+@pytest.mark.clause("FM-3", "FM-4")
+@versions
+@protocols
+def test_packets_leave_in_the_tunnel_that_the_value_names(
+    own_router: Router, own_flowmap: int, cleanup: ExitStack, protocol: int, version: int
+) -> None:
+    router = tunnel.over(own_router, version)
+    talk = connect(router, protocol, version, cleanup)
+    _require_wire_to_agree(router, own_flowmap, talk)
+
+    flow = talk.offloaded()
+    assert bpf.lookup(own_flowmap, flow.original).tun_l4proto == flow.reply.tun_l4proto != 0
+    plain = uapi.Key.from_buffer_copy(flow.reply)
+    plain.tun_l4proto, plain.tun_src, plain.tun_dst = 0, uapi.Address(), uapi.Address()
+    assert bpf.found(own_flowmap, plain) is None
+
+
+def _lengths(frames: Sequence[bytes]) -> set[int]:
+    return {len(frame) - _ETHERNET for frame in frames}
+
+
+@pytest.mark.clause("FM-3")
+@versions
+def test_mtu_is_the_largest_packet_that_leaves(
+    own_router: Router, own_flowmap: int, own_connection: Connect, version: int
+) -> None:
+    narrow = 1400
+    netlink.transact(
+        netlink.NETLINK_ROUTE,
+        [links.mtu(own_router.outside.index, narrow)],
+        own_router.namespace,
+    )
+    talk = own_connection(UDP_PROTOCOL, version)
+    flow = talk.offloaded()
+    assert bpf.lookup(own_flowmap, flow.original).mtu == narrow
+
+    talk.client.setsockopt(*_MTU_DISCOVER[version])
+    largest = narrow - _HEADERS[version]
+    with outgoing.frames(own_router.namespace) as sent:
+        talk.client.send(bytes(largest))
+        assert len(talk.server.recv(1 << 16)) == largest
+        talk.client.send(bytes(largest + 1))
+        # The router's answer: packet too big.
+        with refused(errno.EMSGSIZE):
+            talk.client.recv(1)
+        assert _lengths(sent(own_router.outside.device)) == {narrow}
