@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What those pay who have no snoop table: no call of its code."""
+
+import pytest
+
+from fixtures.guest import flowtable, tracer
+from fixtures.guest.plugin import Connect, Namespaces
+from fixtures.guest.topology import Router
+from fixtures.guest.traffic import TCP_PROTOCOL
+from fixtures.guest.wait import wait_for
+
+_MIRRORING = {"__nf_flow_snoop_add", "__nf_flow_snoop_del"}
+
+
+@pytest.mark.clause("SN-11")
+@pytest.mark.parametrize("spied", [False, True], ids=["elsewhere", "here"])
+@pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
+def test_snoop_code_runs_only_where_there_is_a_snoop_table(
+    own_router: Router, own_connection: Connect, namespace: Namespaces, spied: bool, version: int
+) -> None:
+    elsewhere = namespace("fm-else")
+    flowtable.create_snoop("spy", "all", own_router.namespace if spied else elsewhere)
+
+    with tracer.calls("*nf_flow_snoop*", "flow_offload_*") as called:
+        talk = own_connection(TCP_PROTOCOL, version)
+        talk.offloaded()
+        talk.exchange()
+        flowtable.drop_table("fw", own_router.namespace)
+        wait_for("the flow to be freed", lambda: called()["flow_offload_free"])
+        seen = set(called())
+
+    assert seen >= {"flow_offload_add", "flow_offload_lookup", "flow_offload_free"}
+    mirroring = {name for name in seen if "snoop" in name}
+    if spied:
+        assert mirroring >= _MIRRORING
+    else:
+        assert mirroring == set()
