@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * From a packet on XDP to the key that must find it: Ethernet, up to two VLAN tags, IPv4
- * without options or IPv6 without extension headers, TCP or UDP.
+ * without options or IPv6 without extension headers, TCP or UDP, and no fragment: all but the
+ * first have no ports, and flow tables leave the first alone, too.
  */
 #ifndef PACKET_H
 #define PACKET_H
@@ -12,6 +13,7 @@
 #define ETH_P_IPV6 0x86dd
 #define ETH_P_8021Q 0x8100
 #define ETH_P_8021AD 0x88a8
+#define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
 
 /* Fill the key from the packet; false when it is not one that flow tables serve. */
 static __always_inline bool parse(struct xdp_md *ctx, struct flow_key *key)
@@ -43,7 +45,7 @@ static __always_inline bool parse(struct xdp_md *ctx, struct flow_key *key)
 		struct iphdr *ip = next;
 
 		next = ip + 1;
-		if (next > end || ip->ihl != 5)
+		if (next > end || ip->ihl != 5 || ip->frag_off & bpf_htons(IP_FRAGMENT))
 			return false;
 		key->l3proto = AF_INET;
 		key->l4proto = ip->protocol;

@@ -5,8 +5,11 @@ import os
 import struct
 import time
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
+from scapy.layers.inet import IP
+from scapy.layers.l2 import Ether
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import links, netlink, pppoe, uapi
@@ -135,6 +138,28 @@ def test_xdp_program_misses_what_is_not_offloaded(
     connection(UDP_PROTOCOL, 4).exchange()
     assert program.counter(MISS) >= 1
     assert program.counter(HIT_ORIGINAL) == 0
+
+
+@pytest.mark.clause("FM-5", "FM-4")
+@pytest.mark.parametrize(
+    "part", [{"flags": "MF"}, {"frag": 1}, {"flags": "MF", "frag": 1}], ids=["first", "last", "any"]
+)
+def test_xdp_program_takes_no_fragment_for_a_flow(
+    router: Router, flowmap: int, connection: Connect, load: Load, part: dict[str, Any]
+) -> None:
+    program = load("xdp_flow_lookup", flowmap)
+    talk = connection(UDP_PROTOCOL, 4)
+    talk.offloaded()
+    packet = Ether(frame(router.client, router.inside, talk.tuple))
+    run = program.program_fd("xdp_flow_lookup")
+    bpf.run_xdp(run, bytes(packet), router.inside.index, router.namespace)
+    assert program.counter(HIT_ORIGINAL) == 1
+
+    # What would be the ports is where it was.
+    for field, content in part.items():
+        setattr(packet[IP], field, content)
+    bpf.run_xdp(run, bytes(packet), router.inside.index, router.namespace)
+    assert (program.counter(HIT_ORIGINAL), program.counter(UNPARSED)) == (1, 1)
 
 
 def _addresses(value: uapi.Value, family: int) -> tuple[str, int, str, int]:
