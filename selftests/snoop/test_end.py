@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import conntrack, flowtable, links, netlink, netns, nftables
+from fixtures.guest import conntrack, flowtable, links, netlink, netns, nftables, topology
 from fixtures.guest.plugin import Connect
 from fixtures.guest.topology import Router
 from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Connection, Flow
@@ -60,6 +60,25 @@ def device_delete(_: Connection, router: Router) -> None:
     netlink.transact(netlink.NETLINK_ROUTE, [links.delete(router.outside.index)], router.namespace)
 
 
+def device_move(_: Connection, router: Router) -> None:
+    """ip link set r1 netns server."""
+    target = router.server.namespace
+    netlink.transact(
+        netlink.NETLINK_ROUTE, [links.move(router.outside.index, target)], router.namespace
+    )
+
+
+def route_change(_: Connection, router: Router) -> None:
+    """ip route add blackhole ...: the flow's route is stale."""
+    host = router.server.addresses[4]
+    netlink.transact(netlink.NETLINK_ROUTE, [links.blackhole(host, 32)], router.namespace)
+
+
+def reload(_: Connection, router: Router) -> None:
+    """nft -f: the table goes and comes back in one transaction."""
+    nftables.run("delete table inet fw\n" + topology.ruleset(router.plan), router.namespace)
+
+
 def silence(_: Connection, __: Router) -> None:
     """Nothing more is sent, and the flow expires."""
 
@@ -72,6 +91,9 @@ ENDS: tuple[End, ...] = (
     ruleset_flush,
     device_down,
     device_delete,
+    device_move,
+    route_change,
+    reload,
 )
 
 
@@ -117,6 +139,60 @@ def test_ended_flow_is_missed_at_once(
     _expect_found(own_flowmap, flow)
     end(talk, own_router)
     _expect_missed(own_flowmap, flow)
+
+
+def mtu_change(router: Router) -> None:
+    """ip link set r1 mtu 1400."""
+    netlink.transact(
+        netlink.NETLINK_ROUTE, [links.mtu(router.outside.index, 1400)], router.namespace
+    )
+
+
+def neighbour_change(router: Router) -> None:
+    """ip neigh replace: the server has another station."""
+    host = router.server.addresses[4]
+    moved = links.neighbour(router.outside.index, host, router.server.mac)
+    netlink.transact(netlink.NETLINK_ROUTE, [moved], router.namespace)
+
+
+def hook_removal(router: Router) -> None:
+    """nft delete flowtable ... devices: r1 no longer feeds the table."""
+    nftables.run("delete flowtable inet fw ft { devices = { r1 }; }", router.namespace)
+
+
+def address_change(router: Router) -> None:
+    """ip addr add: every cached route is looked at again."""
+    netlink.transact(
+        netlink.NETLINK_ROUTE,
+        [links.address(router.outside.index, "198.51.100.99", 32)],
+        router.namespace,
+    )
+
+
+@pytest.mark.clause("SN-6", "FM-12")
+@pytest.mark.parametrize(
+    "change",
+    [mtu_change, neighbour_change, hook_removal, address_change],
+    ids=lambda change: change.__name__,
+)
+def test_map_follows_its_source_through_changes(
+    own_router: Router,
+    own_flowmap: int,
+    own_connection: Connect,
+    change: Callable[[Router], None],
+) -> None:
+    """Whether such a change ends a flow is the flow table's to decide, not ours."""
+    talk = own_connection(UDP_PROTOCOL, 4)
+    flow = talk.offloaded()
+    change(own_router)
+    for _ in range(3):
+        served = not _no_longer_served(talk)
+        found = [bpf.found(own_flowmap, key) is not None for key in flow.keys]
+        # A table gives a flow with a stale route up at its next packet; the map is earlier.
+        assert served or found == [False, False]
+        talk.exchange()
+    flow = talk.offloaded()
+    _expect_found(own_flowmap, flow)
 
 
 @pytest.mark.clause("SN-6", "SN-4")
