@@ -7,6 +7,7 @@ at one of its results: the verdict, whose it is, and that the run went on.
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ VERDICTS = [
     ("test_kernel.py::test_flood_of_the_console", "splat", "WARNING"),
     ("test_user_space.py::test_passes", "passed", ""),
     ("test_user_space.py::test_fails", "failed", "assert 1 == 2"),
+    ("test_user_space.py::test_fails_by_chance", "failed", "drew 0x"),
     ("test_user_space.py::test_skips", "skipped", "the canary's reason"),
     ("test_user_space.py::test_xfails", "xfail", "the canary's expectation"),
     ("test_user_space.py::test_set_up_fails", "error", "the canary's set-up"),
@@ -72,6 +74,18 @@ def test_verdict(results: dict[str, dict[str, Any]], test: str, verdict: str, sa
 def test_nothing_is_missing(results: dict[str, dict[str, Any]]) -> None:
     """Every test has a result, whatever its neighbours did."""
     assert sorted(results) == sorted(test for test, _, _ in VERDICTS)
+
+
+def test_replay_command_repeats_what_chance_did(
+    results: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    """RT-4: what the report prints is enough to have the same random choices again."""
+    first = results["test_user_space.py::test_fails_by_chance"]
+    _, _, options = first["replay"].partition(" -- ")
+    suite(tmp_path, *shlex.split(options))
+    (again,) = json.loads((tmp_path / "summary.json").read_text())["tests"]
+    assert again["seed"] == first["seed"]
+    assert again["message"] == first["message"]
 
 
 def test_shared_machine(tmp_path: Path) -> None:

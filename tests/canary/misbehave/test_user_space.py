@@ -2,6 +2,7 @@
 """Tests and processes that misbehave: material for ../test_canary.py."""
 
 import os
+import random
 import signal
 import subprocess
 from pathlib import Path
@@ -17,6 +18,10 @@ def test_passes() -> None:
 def test_fails() -> None:
     value = {"tuple": 1}
     assert value["tuple"] == 2
+
+
+def test_fails_by_chance() -> None:
+    pytest.fail(f"drew {random.getrandbits(64):#x}")
 
 
 def test_skips() -> None:
