@@ -83,6 +83,13 @@ def test_two_runs_of_the_same_inputs_differ_only_in_times() -> None:
     assert first.without_times() == second.without_times()
 
 
+def test_time_is_split_into_what_it_was_spent_on() -> None:
+    phases = {"restore": 0.5, "begin": 0.1, "setup": 0.2, "call": 1.0, "teardown": 0.1, "cpu": 0.9}
+    spent = fake.result(seconds=2.0, phases=phases).spent
+    assert spent == pytest.approx({"guest CPU": 0.9, "waiting": 0.4, "harness": 0.7})
+    assert fake.result(phases={"restore": 0.5}).spent == {}
+
+
 def test_tidy_cleans_bounds_and_settles() -> None:
     run = fake.run(
         fake.result(
