@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import modules
-from fixtures.guest.kernel_memory import KernelMemory
+from fixtures.guest.kernel_memory import LOOK, KernelMemory
 from fixtures.guest.plugin import Flowmap, Namespaces
 from fixtures.guest.wait import wait_for
 
@@ -51,12 +51,16 @@ def test_each_reference_is_counted_where_it_belongs(
     (bpffs / "flows").unlink()
     os.close(fd)
     # What RCU or a work item puts down later.
-    wait_for("only the program to hold the map", lambda: counted()[:2] == (1, 0))
+    wait_for("only the program to hold the map", lambda: counted()[:2] == (1, 0), interval=LOOK)
     assert kernel_memory.module_refs(flowmap_module) == modules.references(flowmap_module) == 2
     os.close(program)
     os.close(other)
-    wait_for("no map to be left", lambda: not _owned(kernel_memory, flowmap_module))
-    wait_for("the module to be free", lambda: kernel_memory.module_refs(flowmap_module) == 0)
+
+    def free() -> bool:
+        return kernel_memory.module_refs(flowmap_module) == 0
+
+    wait_for("the module to be free", free, interval=LOOK)
+    assert not _owned(kernel_memory, flowmap_module)
     assert modules.references(flowmap_module) == 0
 
 
