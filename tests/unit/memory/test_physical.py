@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from fixtures.host.memory.physical import PAGE, ranges, standstill
+from fixtures.host.memory.physical import CHUNK, ranges, standstill
 
 GIB = 1 << 30
 
 
 class Monitor:
-    """A monitor whose machine has the number of each page all over that page."""
+    """A monitor whose machine has the number of each chunk all over that chunk."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -21,23 +21,23 @@ class Monitor:
     def command(self, name: str, **arguments: Any) -> dict[str, Any]:
         self.heard.append(name)
         if name == "pmemsave":
-            assert arguments["size"] == PAGE
-            number = arguments["val"] // PAGE
-            Path(arguments["filename"]).write_bytes(bytes([number % 256]) * PAGE)
+            assert arguments["size"] == CHUNK
+            number = arguments["val"] // CHUNK
+            Path(arguments["filename"]).write_bytes(bytes([number % 256]) * CHUNK)
         return {}
 
 
-def test_what_crosses_pages_is_put_together(tmp_path: Path) -> None:
+def test_what_crosses_chunks_is_put_together(tmp_path: Path) -> None:
     with standstill(Monitor(tmp_path)) as memory:
-        assert memory.read(7 * PAGE, 4) == b"\7\7\7\7"
-        assert memory.read(8 * PAGE - 2, 4) == b"\7\7\10\10"
-        assert memory.read(PAGE, 3 * PAGE) == b"\1" * PAGE + b"\2" * PAGE + b"\3" * PAGE
+        assert memory.read(7 * CHUNK, 4) == b"\7\7\7\7"
+        assert memory.read(8 * CHUNK - 2, 4) == b"\7\7\10\10"
+        assert memory.read(CHUNK, 3 * CHUNK) == b"\1" * CHUNK + b"\2" * CHUNK + b"\3" * CHUNK
 
 
-def test_each_page_is_read_once_while_the_machine_stands_still(tmp_path: Path) -> None:
+def test_each_chunk_is_read_once_while_the_machine_stands_still(tmp_path: Path) -> None:
     machine = Monitor(tmp_path)
     with standstill(machine) as memory:
-        for address in (0, 8, PAGE - 1):
+        for address in (0, 8, CHUNK - 1):
             memory.read(address, 1)
     with standstill(machine) as memory:
         memory.read(0, 1)
