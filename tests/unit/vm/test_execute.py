@@ -5,7 +5,10 @@ import socket
 from types import SimpleNamespace
 from typing import Any, cast
 
-from fixtures.host.vm.channel import Channel
+import pytest
+from qemu.qmp import QMPError
+
+from fixtures.host.vm.channel import Channel, ChannelClosed
 from fixtures.host.vm.execute import Execution, Executor
 from fixtures.host.vm.layers import Layers
 from fixtures.host.vm.vm import VM
@@ -38,3 +41,20 @@ def test_question_of_a_test_is_answered_and_its_time_is_kept_apart() -> None:
     guest = Channel(there)
     kinds = [guest.receive(1).kind for _ in range(4)]
     assert kinds == ["run", "inspected", "inspected", "mark"]
+
+
+@pytest.mark.parametrize(
+    ("ended", "expected"), [(True, ChannelClosed), (False, QMPError)], ids=["gone", "refuses"]
+)
+def test_machine_that_ends_while_it_is_read_is_not_the_suites_fault(
+    ended: bool, expected: type[Exception]
+) -> None:
+    def inspect(_vm: VM, _body: dict[str, Any]) -> dict[str, Any]:
+        raise QMPError("no answer")
+
+    here, there = socket.socketpair()
+    there.sendall(encode(Message("inspect", {})))
+    machine = SimpleNamespace(channel=Channel(here), wait_exit=lambda _seconds: ended)
+    executor = Executor(cast(Layers, None), 1.0, inspect)
+    with pytest.raises(expected):
+        executor._converse(cast(VM, machine), "test", 5.0, Execution(seed=0))
