@@ -49,7 +49,7 @@ def test_question_and_answer_pass_through_the_server() -> None:
     channel.send(Message("inspected", {"found": LARGE}))
     assert channel.receive(10) == Message("report", {"size": len(LARGE)})
     serving.join(10)
-    assert child.reap() == 0
+    assert child.reap()[0] == 0
     child.close()
 
 
