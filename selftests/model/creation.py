@@ -71,7 +71,6 @@ VALUES: dict[str, tuple[Attribute, ...]] = {
 """Every field's edges."""
 
 
-
 def offset(name: str) -> int:
     """Where a field is."""
     place: int = MapCreate.__dict__[name].offset
@@ -84,9 +83,7 @@ END: int = _LAST.offset + _LAST.size
 
 SIZES = (
     END,
-    *sorted(
-        {offset(name) for name in VALUES} | {0, mmap.PAGESIZE, mmap.PAGESIZE + 1}
-    ),
+    *sorted({offset(name) for name in VALUES} | {0, mmap.PAGESIZE, mmap.PAGESIZE + 1}),
 )
 STRAYS = (END, mmap.PAGESIZE - 1)
 
@@ -111,11 +108,7 @@ class Request:
     def seen(self) -> dict[str, Attribute]:
         """All fields as the kernel sees them: what is beyond the size is 0."""
         fields: dict[str, Attribute] = {"map_type": bpf.MAP_TYPE_HASH, **GOOD, **self.changed}
-        return {
-            name: value
-            for name, value in fields.items()
-            if offset(name) < self.size
-        }
+        return {name: value for name, value in fields.items() if offset(name) < self.size}
 
 
 def _number(seen: dict[str, Attribute], name: str) -> int:
@@ -171,9 +164,7 @@ CHECKS: tuple[Check, ...] = (
     (
         "node that is not there",
         # -1 is NUMA_NO_NODE: any.
-        lambda _, s: (
-            _flags(s, F_NUMA_NODE) and NODES <= _number(s, "numa_node") < 0xFFFFFFFF
-        ),
+        lambda _, s: _flags(s, F_NUMA_NODE) and NODES <= _number(s, "numa_node") < 0xFFFFFFFF,
         errno.EINVAL,
     ),
     ("device", lambda _, s: bool(s.get("map_ifindex")), errno.EINVAL),

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -55,17 +55,19 @@ _MOST_MAPS = 4
 _NEVER = {"netfilter/nf_flowtable_udp_timeout": 3600, "netfilter/nf_flowtable_tcp_timeout": 3600}
 
 
+def _among(choose: Callable[["Life"], Sequence[Any]], life: "Life") -> st.SearchStrategy[Any]:
+    return st.sampled_from(choose(life))
+
+
 def step(**choices: Callable[["Life"], Sequence[Any]]) -> Callable[[F], F]:
     """A rule whose arguments are drawn from what the model has; not taken where it has none."""
-    drawn = {
-        name: st.runner().flatmap(lambda life, choose=choose: st.sampled_from(choose(life)))
-        for name, choose in choices.items()
-    }
+    drawn = {name: st.runner().flatmap(partial(_among, choose)) for name, choose in choices.items()}
 
     def decorate(function: F) -> F:
         ready = precondition(lambda life: all(choose(life) for choose in choices.values()))
-        decorated: F = ready(rule(**drawn)(function))
-        return decorated
+        # The library's overloads take strategies by name, not out of a dictionary.
+        decorated: Any = ready(cast(Any, rule)(**drawn)(function))
+        return cast(F, decorated)
 
     return decorate
 

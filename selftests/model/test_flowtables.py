@@ -2,6 +2,7 @@
 """Random NFT_MSG_NEWFLOWTABLE: the errno of the model, and after a refusal nothing is there."""
 
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from hypothesis import strategies as st
@@ -23,8 +24,8 @@ _LACKS = {
 }
 
 
-def _mostly(usual: object, others: object) -> st.SearchStrategy[object]:
-    return st.one_of(st.just(usual), st.just(usual), others)  # type: ignore[arg-type]
+def _mostly(usual: object, others: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(st.just(usual), st.just(usual), others)
 
 
 def _possible(request: Request) -> bool:
@@ -49,9 +50,7 @@ REQUESTS = st.builds(
     before=st.one_of(st.none(), BEFORE),
     rival=st.booleans(),
     flags=st.sampled_from(flowtables.FLAGS),
-    devices=_mostly(
-        (), st.lists(st.sampled_from([*PRESENT, ABSENT, LONG]), max_size=3).map(tuple)
-    ),
+    devices=_mostly((), st.lists(st.sampled_from([*PRESENT, ABSENT, LONG]), max_size=3).map(tuple)),
     priority=_mostly(0, st.sampled_from([5, -5, 0x7FFFFFFF, -0x80000000])),
     hook=_mostly(0, st.sampled_from([1, 0xFFFFFFFF])),
     exclusive=st.booleans(),
