@@ -6,7 +6,7 @@ import pytest
 from fixtures.guest import examples
 from selftests.model.life import Life
 
-EXAMPLES, STEPS = 8, 25
+EXAMPLES, STEPS = 5, 20
 
 
 @pytest.mark.clause("SN-2", "SN-3", "SN-6", "SN-8", "SN-9", "FM-2", "FM-6", "FM-12", "MM-4", "MM-6")

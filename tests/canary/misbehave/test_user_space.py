@@ -2,11 +2,14 @@
 """Tests and processes that misbehave: material for ../test_canary.py."""
 
 import os
+import random
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from fixtures.guest import examples
 
 
 def test_passes() -> None:
@@ -75,6 +78,13 @@ def test_qemu_is_killed() -> None:
 
 def test_worker_dies() -> None:
     """The saboteur on the host ends the pytest worker instead of running this."""
+
+
+@pytest.mark.campaign
+def test_is_unlucky() -> None:
+    """Fails from every other seed, but only where it makes an effort."""
+    unlucky = bool(random.getrandbits(1))
+    assert examples.effort() == 1 or not unlucky
 
 
 @pytest.mark.shared_vm
