@@ -7,8 +7,9 @@ The order of the checks is part of it: who makes several mistakes is told of the
 import errno
 import mmap
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import product
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import uapi
@@ -37,38 +38,49 @@ NODES = 1
 _EDGES = (0, 1, 0x7FFFFFFF, 0xFFFFFFFF)
 _PROG = bpf.F_RDONLY_PROG
 
-VALUES: dict[str, tuple[Attribute, ...]] = {
-    "key_size": (uapi.KEY_SIZE - 1, uapi.KEY_SIZE + 1, *_EDGES),
-    "value_size": (uapi.VALUE_SIZE - 1, uapi.VALUE_SIZE + 1, *_EDGES),
-    "max_entries": _EDGES,
-    "map_flags": (
-        0,
-        _PROG | bpf.F_RDONLY,
-        _PROG | bpf.F_WRONLY,
-        _PROG | bpf.F_RDONLY | bpf.F_WRONLY,
-        _PROG | bpf.F_WRONLY_PROG,
-        _PROG | bpf.F_NO_PREALLOC,
-        _PROG | F_NUMA_NODE,
-        _PROG | F_TOKEN_FD,
-        F_TOKEN_FD,
-        bpf.F_RDONLY | bpf.F_WRONLY,
-        0xFFFFFFFF & ~F_TOKEN_FD,
+
+def _each(**fields: Iterable[Attribute]) -> tuple[dict[str, Attribute], ...]:
+    """Every combination of the values of some fields."""
+    return tuple(dict(zip(fields, values, strict=True)) for values in product(*fields.values()))
+
+
+_DESCRIPTORS = (NOTHING, FILE)
+
+EDGES: dict[str, tuple[dict[str, Attribute], ...]] = {
+    "key size": _each(key_size=(uapi.KEY_SIZE - 1, uapi.KEY_SIZE + 1, *_EDGES)),
+    "value size": _each(value_size=(uapi.VALUE_SIZE - 1, uapi.VALUE_SIZE + 1, *_EDGES)),
+    "capacity": _each(max_entries=_EDGES),
+    "good flags": _each(map_flags=(_PROG | bpf.F_RDONLY, _PROG | bpf.F_WRONLY)),
+    "bad flags": _each(
+        map_flags=(
+            0,
+            _PROG | bpf.F_RDONLY | bpf.F_WRONLY,
+            _PROG | bpf.F_WRONLY_PROG,
+            _PROG | bpf.F_NO_PREALLOC,
+            bpf.F_RDONLY | bpf.F_WRONLY,
+            0xFFFFFFFF & ~F_TOKEN_FD,
+        )
     ),
-    "inner_map_fd": (NOTHING, FILE),
-    "numa_node": _EDGES,
-    "map_name": (b"flows", b"a.b_C9", b"a-b", b"\x80", b"fifteen_letters", b"sixteen_letters_"),
-    "map_ifindex": _EDGES,
-    "btf_fd": (NOTHING, FILE),
-    "btf_key_type_id": _EDGES,
-    "btf_value_type_id": _EDGES,
-    "btf_vmlinux_value_type_id": _EDGES,
-    "map_extra": (*_EDGES, 1 << 63, (1 << 64) - 1),
-    "value_type_btf_obj_fd": (NOTHING, FILE),
-    "map_token_fd": (NOTHING, FILE),
-    "excl_prog_hash": (UNMAPPED, READABLE),
-    "excl_prog_hash_size": (31, 32, 33, *_EDGES),
+    "name": _each(
+        map_name=(b"flows", b"a.b_C9", b"a-b", b"\x80", b"fifteen_letters", b"sixteen_letters_")
+    ),
+    "device": _each(map_ifindex=_EDGES),
+    "extra": _each(map_extra=(*_EDGES, 1 << 63, (1 << 64) - 1)),
+    "node": _each(map_flags=(_PROG, _PROG | F_NUMA_NODE), numa_node=_EDGES),
+    "token": _each(
+        map_flags=(_PROG, _PROG | F_TOKEN_FD, F_TOKEN_FD), map_token_fd=(0, *_DESCRIPTORS)
+    ),
+    "BTF": _each(btf_value_type_id=_EDGES, btf_fd=(0, *_DESCRIPTORS)),
+    "BTF of keys": _each(btf_key_type_id=_EDGES, btf_fd=_DESCRIPTORS),
+    "type of vmlinux": _each(btf_vmlinux_value_type_id=_EDGES),
+    "hash": _each(excl_prog_hash=(UNMAPPED, READABLE), excl_prog_hash_size=(31, 32, 33, *_EDGES)),
+    "hash size": _each(excl_prog_hash_size=_EDGES),
+    "not looked at": (
+        *_each(inner_map_fd=_DESCRIPTORS),
+        *_each(value_type_btf_obj_fd=_DESCRIPTORS),
+    ),
 }
-"""Every field's edges."""
+"""Every field's edges, with the fields that give it a meaning."""
 
 
 def offset(name: str) -> int:
@@ -77,13 +89,14 @@ def offset(name: str) -> int:
     return place
 
 
+_NAMES = {name for edges in EDGES.values() for change in edges for name in change}
 _LAST = MapCreate.__dict__["excl_prog_hash_size"]
 END: int = _LAST.offset + _LAST.size
 """Where the last field of the command ends; ``union bpf_attr`` goes on behind it."""
 
 SIZES = (
     END,
-    *sorted({offset(name) for name in VALUES} | {0, mmap.PAGESIZE, mmap.PAGESIZE + 1}),
+    *sorted({offset(name) for name in _NAMES} | {0, mmap.PAGESIZE, mmap.PAGESIZE + 1}),
 )
 STRAYS = (END, mmap.PAGESIZE - 1)
 

@@ -30,11 +30,11 @@ def _on_element(command: bpf.Command) -> st.SearchStrategy[Request]:
     return st.builds(
         OnElement,
         command=st.just(command),
-        fd=mostly(Fd.MAP, Fd),
-        key=st.sampled_from(Key) if fields else mostly(Key.NULL, Key),
-        value=mostly(Memory.ROOM if fields > 1 else Memory.NULL, Memory),
-        flags=mostly(0, commands.FLAGS),
-        stray=mostly(False, [True]),
+        fd=mostly(Fd.MAP, Fd, 3),
+        key=st.sampled_from(Key) if fields else mostly(Key.NULL, Key, 4),
+        value=mostly(Memory.ROOM if fields > 1 else Memory.NULL, Memory, 4),
+        flags=mostly(0, commands.FLAGS, 4),
+        stray=mostly(False, [True], 10),
     )
 
 
@@ -42,16 +42,16 @@ REQUESTS: st.SearchStrategy[Request] = st.one_of(
     st.sampled_from(commands.ELEMENT).flatmap(_on_element),
     st.builds(
         OnBatch,
-        command=mostly(bpf.Command.MAP_LOOKUP_BATCH, commands.BATCH),
-        fd=mostly(Fd.MAP, Fd),
+        command=mostly(bpf.Command.MAP_LOOKUP_BATCH, commands.BATCH, 1),
+        fd=mostly(Fd.MAP, Fd, 3),
         start=st.sampled_from(Key),
-        keys=mostly(Memory.ROOM, Memory),
-        values=mostly(Memory.ROOM, Memory),
-        end=mostly(Memory.ROOM, Memory),
+        keys=mostly(Memory.ROOM, Memory, 4),
+        values=mostly(Memory.ROOM, Memory, 4),
+        end=mostly(Memory.ROOM, Memory, 4),
         count=st.sampled_from(commands.COUNTS),
-        flags=mostly(0, commands.FLAGS),
-        batch_flags=mostly(0, commands.FLAGS),
-        stray=mostly(False, [True]),
+        flags=mostly(0, commands.FLAGS, 4),
+        batch_flags=mostly(0, commands.FLAGS, 4),
+        stray=mostly(False, [True], 10),
     ),
 )
 

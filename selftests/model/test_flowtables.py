@@ -45,17 +45,17 @@ BEFORE = st.builds(
 )
 REQUESTS = st.builds(
     Request,
-    family=mostly(INET, flowtables.FAMILIES),
-    table=mostly("made", ["new", "missing"]),
+    family=mostly(INET, flowtables.FAMILIES, 1),
+    table=mostly("made", ["new", "missing"], 4),
     before=st.one_of(st.none(), BEFORE),
     rival=st.booleans(),
-    flags=st.sampled_from(flowtables.FLAGS),
+    flags=mostly(SNOOP, flowtables.FLAGS, 1),
     devices=mostly((), DEVICES, 1),
-    priority=mostly(0, [5, -5, 0x7FFFFFFF, -0x80000000]),
-    hook=mostly(0, [1, 0xFFFFFFFF]),
-    exclusive=st.booleans(),
-    lacks=mostly(None, _LACKS),
-    aborted=st.booleans(),
+    priority=mostly(0, [5, -5, 0x7FFFFFFF, -0x80000000], 4),
+    hook=mostly(0, [1, 0xFFFFFFFF], 6),
+    exclusive=mostly(False, [True], 3),
+    lacks=mostly(None, _LACKS, 6),
+    aborted=mostly(False, [True]),
 ).filter(_possible)
 
 
