@@ -21,7 +21,14 @@ FLAGS = (0, 1, 2, 3, F_LOCK, F_CPU, F_ALL_CPUS, 1 << 5, 1 << 31, 1 << 32, F_CPU 
 COUNTS = (0, 1, 2, 3, 64)
 
 
-class Fd(StrEnum):
+class _Name(StrEnum):
+    """Shown as it is written, so that a failing example is code."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}.{self.name}"
+
+
+class Fd(_Name):
     """What the command's descriptor is."""
 
     MAP = "map"
@@ -31,7 +38,7 @@ class Fd(StrEnum):
     NOTHING = "no descriptor"
 
 
-class Memory(StrEnum):
+class Memory(_Name):
     """What an address is."""
 
     NULL = "NULL"
@@ -39,7 +46,7 @@ class Memory(StrEnum):
     ROOM = "room"
 
 
-class Key(StrEnum):
+class Key(_Name):
     """What the address of a key is; a flow of which both directions are in the map is there."""
 
     NULL = "NULL"
