@@ -31,8 +31,8 @@ class Counter(RuleBasedStateMachine):
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("FLOWMAP_ARTEFACTS", "FLOWMAP_EFFORT", "FLOWMAP_EXAMPLES"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("ARTEFACTS", "DEADLINE_SCALE", "EFFORT", "EXAMPLES"):
+        monkeypatch.delenv(f"FLOWMAP_{name}", raising=False)
 
 
 def _tried(seed: int) -> list[int]:
@@ -92,6 +92,12 @@ def test_nothing_is_left_where_nothing_failed(
 def test_seed_decides_the_examples() -> None:
     assert _tried(3) == _tried(3)
     assert _tried(3) != _tried(4)
+
+
+@pytest.mark.parametrize(("scale", "count"), [("1", 40), ("3", 40), ("15", 8), ("999", 1)])
+def test_slow_kernels_try_fewer(monkeypatch: pytest.MonkeyPatch, scale: str, count: int) -> None:
+    monkeypatch.setenv("FLOWMAP_DEADLINE_SCALE", scale)
+    assert examples.affordable(40) == count
 
 
 def test_effort_is_more_of_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
