@@ -34,7 +34,7 @@ def test_question_of_a_test_is_answered_and_its_time_is_kept_apart() -> None:
     ):
         there.sendall(encode(message))
     done = Execution(seed=0)
-    Executor(cast(Layers, None), 1.0, inspect)._converse(machine, "test", 5.0, done)
+    Executor(cast(Layers, None), 1.0, inspect)._converse(machine, "test", 5.0, 1, done)
 
     assert asked == [question, question]
     assert done.phases["inspect"] >= 0
@@ -57,4 +57,4 @@ def test_machine_that_ends_while_it_is_read_is_not_the_suites_fault(
     machine = SimpleNamespace(channel=Channel(here), wait_exit=lambda _seconds: ended)
     executor = Executor(cast(Layers, None), 1.0, inspect)
     with pytest.raises(expected):
-        executor._converse(cast(VM, machine), "test", 5.0, Execution(seed=0))
+        executor._converse(cast(VM, machine), "test", 5.0, 1, Execution(seed=0))
