@@ -45,6 +45,7 @@ VERDICTS = [
     ("test_user_space.py::test_leaves_a_namespace_behind", "error", "canary"),
     ("test_user_space.py::test_qemu_is_killed", "lost", "SIGKILL"),
     ("test_user_space.py::test_worker_dies", "infra", "crashed"),
+    ("test_user_space.py::test_is_unlucky", "passed", ""),
     ("test_user_space.py::test_sees_nothing_of_the_host", "passed", ""),
 ]
 
@@ -94,6 +95,21 @@ def test_shared_machine(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [test["layer"] for test in summary["tests"]] == ["S1", "S1 (shared)"]
+
+
+def test_campaign(tmp_path: Path) -> None:
+    """It ends with the first failure, whose seed and effort the command on record has."""
+    done = suite(tmp_path, "--campaign", "5", "-k", "unlucky", HERE)
+    assert done.returncode == 1, done.stdout + done.stderr
+    (test,) = json.loads((tmp_path / "summary.json").read_text())["tests"]
+    assert test["verdict"] == "failed"
+    assert f"--seed {test['seed']} --campaign 1" in test["replay"]
+
+    *options, _ = shlex.split(test["replay"].partition(" -- ")[2])
+    again = suite(tmp_path, *options, "-k", "unlucky", HERE)
+    assert again.returncode == 1, again.stdout + again.stderr
+    (first,) = json.loads((tmp_path / "summary.json").read_text())["tests"]
+    assert (first["seed"], first["repetitions"]) == (test["seed"], 1)
 
 
 def test_without_snapshots(tmp_path: Path) -> None:

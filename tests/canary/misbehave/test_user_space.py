@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.guest import examples
+
 
 def test_passes() -> None:
     print("said in the guest")
@@ -80,6 +82,13 @@ def test_qemu_is_killed() -> None:
 
 def test_worker_dies() -> None:
     """The saboteur on the host ends the pytest worker instead of running this."""
+
+
+@pytest.mark.campaign
+def test_is_unlucky() -> None:
+    """Fails from every other seed, but only where it makes an effort."""
+    unlucky = bool(random.getrandbits(1))
+    assert examples.effort() == 1 or not unlucky
 
 
 @pytest.mark.shared_vm

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What readers say, held against the kernel's memory as the host sees it.
+
+The host walks the hash tables by the kernel's debug information (`KernelMemory`), so that an
+entry which every reader of ours overlooks, or makes up, is noticed.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import conntrack, flowtable, netns, uapi
+from fixtures.guest.kernel_memory import LOOK, Entry, KernelMemory, Table
+from fixtures.guest.plugin import Connect, Flowmap, describe
+from fixtures.guest.topology import Plan, Router
+from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Connection
+from fixtures.guest.wait import wait_for
+
+End = Callable[[Connection, Router], None]
+
+PLANS = [
+    Plan(),
+    Plan(nat="masquerade"),
+    Plan(nat="snat+dnat"),
+    Plan(vlans=(100, 7)),
+    Plan(tables="split"),
+]
+_TRANSLATED = uapi.F_SNAT | uapi.F_DNAT  # the same bits in enum nf_flow_flags
+
+
+def _of(tables: list[Table], kind: str, namespace: str) -> list[Table]:
+    inode = netns.inode(namespace)
+    return [table for table in tables if (table.kind, table.namespace) == (kind, inode)]
+
+
+def _identities(tables: list[Table]) -> list[tuple[int, int, bytes]]:
+    return sorted(identity for table in tables for identity in table.identities)
+
+
+def _walked(fd: int) -> list[tuple[int, bytes]]:
+    """Direction and key of each entry, by the system call."""
+    return sorted((bpf.lookup(fd, key).dir, bytes(key)) for key in bpf.keys(fd))
+
+
+def _is_whole(table: Table) -> bool:
+    """Whether a snoop table's hash table, its order and its count tell of the same flows."""
+    return table.count == table.ordered and 2 * table.count == len(table.entries)
+
+
+@pytest.mark.clause("FM-12", "SN-2", "SN-4", "SN-9")
+@pytest.mark.parametrize("router", PLANS, ids=describe, indirect=True)
+def test_tables_map_and_memory_agree(
+    router: Router,
+    flowmap: int,
+    connection: Connect,
+    make_flowmap: Flowmap,
+    kernel_memory: KernelMemory,
+) -> None:
+    flows = [
+        connection(protocol, version, server_port=7000 + version).offloaded()
+        for protocol in (TCP_PROTOCOL, UDP_PROTOCOL)
+        for version in (4, 6)
+    ]
+    late = make_flowmap(router.namespace)
+    flowtable.create_snoop("spy", "all", router.namespace)
+
+    tables = kernel_memory.tables()
+    sources = _of(tables, "source", router.namespace)
+    snoops = _of(tables, "snoop", router.namespace)
+    served = _identities(sources)
+    expected = sorted((place, bytes(key)) for flow in flows for place, key in enumerate(flow.keys))
+    assert sorted((direction, key) for _, direction, key in served) == expected
+    assert all(table.count == len(table.entries) for table in sources)
+    maps = [bpf.map_info(fd).id for fd in (flowmap, late)]
+    assert [table.map for table in snoops] == [*maps, None]
+    for table in snoops:
+        assert table.identities == served
+        assert _is_whole(table)
+        assert table.missed == 0
+    for fd in (flowmap, late):
+        assert _walked(fd) == expected
+
+
+@pytest.mark.clause("FM-3", "SN-4")
+@pytest.mark.parametrize(
+    "router", [Plan(), Plan(nat="masquerade"), Plan(nat="snat+dnat")], ids=describe, indirect=True
+)
+def test_values_tell_what_the_source_table_would_do(
+    router: Router, flowmap: int, connection: Connect, kernel_memory: KernelMemory
+) -> None:
+    for version in (4, 6):
+        connection(UDP_PROTOCOL, version, server_port=7000 + version).offloaded()
+    (source,) = _of(kernel_memory.tables(), "source", router.namespace)
+    assert len(source.entries) == 4
+    for entry in source.entries:
+        value, other = bpf.lookup(flowmap, entry.key), _other(source, entry)
+        assert (value.dir, value.flags) == (entry.direction, entry.flags & _TRANSLATED)
+        # What leaves is what the other direction's packets answer to.
+        assert (bytes(value.src), bytes(value.dst)) == (bytes(other.dst), bytes(other.src))
+        assert value.ports.source == other.ports.destination
+        assert value.ports.destination == other.ports.source
+
+
+def _other(table: Table, entry: Entry) -> uapi.Key:
+    """The key of the opposite direction of the same flow."""
+    (found,) = (
+        other.key
+        for other in table.entries
+        if other.flow == entry.flow and other.direction != entry.direction
+    )
+    return found
+
+
+def conntrack_delete(talk: Connection, router: Router) -> None:
+    """conntrack -D."""
+    conntrack.delete(talk.tuple, router.namespace)
+
+
+def conntrack_flush(_: Connection, router: Router) -> None:
+    """conntrack -F."""
+    conntrack.flush(router.namespace)
+
+
+def table_delete(_: Connection, router: Router) -> None:
+    """nft delete table, the flow table in it included."""
+    flowtable.drop_table("fw", router.namespace)
+
+
+ENDS: tuple[End, ...] = (conntrack_delete, conntrack_flush, table_delete)
+
+
+@pytest.mark.clause("SN-6")
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+def test_entry_of_an_ended_flow_leaves_memory(
+    own_router: Router,
+    own_flowmap: int,
+    own_connection: Connect,
+    kernel_memory: KernelMemory,
+    end: End,
+) -> None:
+    flowtable.create_snoop("spy", "all", own_router.namespace)
+    talk = own_connection(UDP_PROTOCOL, 4)
+    flow = talk.offloaded()
+    before = _of(kernel_memory.tables(), "snoop", own_router.namespace)
+    assert [len(table.entries) for table in before] == [2, 2]
+
+    end(talk, own_router)
+    assert [bpf.found(own_flowmap, key) for key in flow.keys] == [None, None]
+
+    def gone() -> bool:
+        tables = kernel_memory.tables()
+        snoops = _of(tables, "snoop", own_router.namespace)
+        assert len(snoops) == 2
+        assert all(map(_is_whole, snoops))
+        return not any(table.entries for table in tables)
+
+    # A flow table looks for what has ended once a second (nf_flow_offload_work_gc()).
+    wait_for("the flow and its copies to leave the kernel's memory", gone, interval=LOOK)
+
+
+@pytest.mark.clause("SN-2", "SN-3")
+def test_same_tuple_in_two_namespaces_is_two_flows(
+    router: Router,
+    own_router: Router,
+    connection: Connect,
+    own_connection: Connect,
+    make_flowmap: Flowmap,
+    kernel_memory: KernelMemory,
+) -> None:
+    places = [(router.namespace, connection), (own_router.namespace, own_connection)]
+    early = [make_flowmap(namespace) for namespace, _ in places]
+    flows = [opened(UDP_PROTOCOL, 4, client_port=40000).offloaded() for _, opened in places]
+    late = [make_flowmap(namespace) for namespace, _ in places]
+    assert bytes(flows[0].original) == bytes(flows[1].original)
+
+    tables = kernel_memory.tables()
+    for (namespace, _), *fds in zip(places, early, late, strict=True):
+        served = _identities(_of(tables, "source", namespace))
+        assert len(served) == 2
+        snoops = _of(tables, "snoop", namespace)
+        assert [table.map for table in snoops] == [bpf.map_info(fd).id for fd in fds]
+        for table in snoops:
+            assert table.identities == served
+            owners = {entry.flow_namespace for entry in table.entries}
+            assert owners == {netns.inode(namespace)}
+    conntrack.delete(flows[0].entry.original, router.namespace)
+    for gone, stays in (early, late):
+        assert (_walked(gone), len(_walked(stays))) == ([], 2)
