@@ -69,9 +69,9 @@ static void *work(void *arg)
 		struct call *call = &actor->calls[i];
 
 		barrier(i);
-		until = now();
 		if (plan->jitter_ns)
-			until += draw(&chance) % plan->jitter_ns;
+			call->jitter = draw(&chance) % plan->jitter_ns;
+		until = now() + call->jitter;
 		while ((call->begin = now()) < until)
 			;
 		actor_round(actor, call);

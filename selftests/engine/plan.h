@@ -78,6 +78,7 @@ struct call {
 	uint64_t end;
 	int32_t error;
 	uint32_t forgiven;
+	uint64_t jitter;
 };
 
 struct actor {

@@ -18,8 +18,8 @@
  * - spins where the function is atomic. The test then has to see to it that
  *   what it does meanwhile needs neither that CPU nor a grace period.
  *
- * A kprobe serves places within a function, and always spins, with interrupts
- * off.
+ * A kprobe serves places within a function. It is a breakpoint, which x86 treats
+ * like an NMI: the task always spins, with interrupts off.
  */
 #include <linux/atomic.h>
 #include <linux/compat.h>
@@ -60,8 +60,6 @@ struct fm_stop {
 
 static bool fm_stop_means(const struct fm_stop_point *point)
 {
-	if (in_nmi())
-		return false;
 	if (point->cpu >= 0 && point->cpu != raw_smp_processor_id())
 		return false;
 	if (point->tgid && point->tgid != task_tgid_nr(current))

@@ -25,7 +25,7 @@ from fixtures.guest import (
     topology,
     traffic,
 )
-from fixtures.guest.plugin import Connect, Flowmap, Load
+from fixtures.guest.plugin import Connect, Flowmap, Load, Namespaces
 from fixtures.guest.refusal import refused
 from fixtures.guest.stop_points import FAR, NEAR, hold
 from fixtures.guest.topology import Plan, Router
@@ -115,40 +115,85 @@ def test_unload_between_the_last_reference_to_a_map_and_its_free(
     modules.unload(flowmap_module)
 
 
-@pytest.mark.clause("SN-6", "SN-8", "MM-7", "RT-1")
-@pytest.mark.parametrize("ends", ["connection", "map", "snoop table"])
-def test_end_between_the_addition_of_a_flow_and_its_mirror(
-    own_router: Router, own_flowmap: int, flowmap_module: str, talk: Connection, ends: str
+def _sender(talk: Connection, not_its_own: int) -> process.Waiting:
+    """A child that sends a packet each way; the second one has the flow added."""
+
+    def send() -> None:
+        os.close(not_its_own)
+        talk.exchange()
+
+    return process.Waiting(send, FAR)
+
+
+# Where a flow is added nothing may sleep: it is held on its CPU, in a softirq of whoever is
+# there, and grace periods wait for it.
+
+
+@pytest.mark.clause("SN-6", "RT-1")
+def test_connection_ends_between_the_addition_of_its_flow_and_the_mirror(
+    own_flowmap: int, talk: Connection
 ) -> None:
-    inside = own_router.namespace
     flow = _known(talk, own_flowmap)
-    if ends == "snoop table":
-        flowtable.create_snoop("spy", "all", inside)
-    sender = process.Waiting(talk.exchange, FAR)
-    # The flow is added for a packet, in a softirq of whoever is there.
+    sender = _sender(talk, own_flowmap)
     with hold("__nf_flow_snoop_add", cpu=FAR) as stop:
         sender.begin()
         stop.reached()
-        entry = talk.entry()
-        assert entry is not None
-        assert entry.offloaded
+        _require_offloaded(talk)
         assert _found(own_flowmap, flow) == [None, None]
-        if ends == "connection":
-            conntrack.delete(talk.tuple, inside)
-        elif ends == "map":
-            os.close(own_flowmap)
-            wait_for("the map to be freed", lambda: modules.references(flowmap_module) == 0)
-        else:
-            flowtable.drop_table("spy", inside)
+        conntrack.delete(talk.tuple, talk.router.namespace)
         stop.release()
     sender.join()
-    if ends == "connection":
-        assert _found(own_flowmap, flow) == [None, None]
-        wait_for("the dead flow to go", lambda: _entries(own_flowmap) == 0)
-    else:
-        with bpf.flowmap(inside) as fd:
-            assert _found(fd, flow) == [0, 1]
-            assert _entries(fd) == 1
+    assert _found(own_flowmap, flow) == [None, None]
+    wait_for("the dead flow to go", lambda: _entries(own_flowmap) == 0)
+
+
+@pytest.mark.clause("SN-8", "MM-7", "RT-1")
+def test_map_goes_between_the_addition_of_a_flow_and_the_mirror(
+    own_flowmap: int, flowmap_module: str, talk: Connection
+) -> None:
+    flow = _known(talk, own_flowmap)
+    sender = _sender(talk, own_flowmap)
+    with hold("__nf_flow_snoop_add", cpu=FAR) as stop:
+        sender.begin()
+        stop.reached()
+        os.close(own_flowmap)
+        wait_for("the map to be freed", lambda: modules.references(flowmap_module) == 0)
+        stop.release()
+    sender.join()
+    with bpf.flowmap(talk.router.namespace) as fd:
+        assert (_found(fd, flow), _entries(fd)) == ([0, 1], 1)
+
+
+@pytest.mark.clause("SN-8", "SN-9", "RT-1")
+def test_snoop_table_goes_between_the_addition_of_a_flow_and_the_mirror(
+    own_flowmap: int, talk: Connection
+) -> None:
+    inside = talk.router.namespace
+    flow = _known(talk, own_flowmap)
+    flowtable.create_snoop("spy", "all", inside)
+    sender = _sender(talk, own_flowmap)
+    dropper = process.Waiting(lambda: flowtable.drop_table("spy", inside))
+    with (
+        # Closing its socket waits for the destruction, which waits for a grace period.
+        hold("nft_rcv_nl_event", task=dropper.pid) as committed,
+        hold("__nf_flow_snoop_add", cpu=FAR) as stop,
+    ):
+        sender.begin()
+        stop.reached()
+        dropper.begin()
+        committed.reached()
+        committed.release()
+        stop.release()
+    sender.join()
+    dropper.join()
+    assert "spy" not in {table.table for table in flowtable.flowtables(inside)}
+    assert (_found(own_flowmap, flow), _entries(own_flowmap)) == ([0, 1], 1)
+
+
+def _require_offloaded(talk: Connection) -> None:
+    entry = talk.entry()
+    assert entry is not None
+    assert entry.offloaded
 
 
 @pytest.mark.clause("SN-6", "SN-10", "RT-1")
@@ -214,7 +259,7 @@ def test_flow_deleted_before_the_first_walk_mirrors_it_stays_away(
 @pytest.mark.clause("SN-8", "FM-2", "RT-1")
 @pytest.mark.parametrize("closed", [True, False], ids=["closed", "kept"])
 @pytest.mark.parametrize(
-    "place", ["nf_flow_snoop_fini_net", "nf_conntrack_cleanup_net_list", "net_passive_dec"]
+    "place", ["nf_flow_snoop_fini_net", "nf_conntrack_cleanup_net_list", "dec_ucount"]
 )
 def test_map_between_the_exit_and_the_free_of_its_namespace(
     flowmap_module: str, make_flowmap: Flowmap, place: str, closed: bool
@@ -244,7 +289,7 @@ def test_map_between_the_exit_and_the_free_of_its_namespace(
 
 @pytest.mark.clause("FM-9", "SN-6", "RT-1")
 def test_flow_is_deleted_between_a_lookup_and_the_use_of_its_value(
-    own_router: Router, own_flowmap: int, talk: Connection, load: Load
+    own_router: Router, own_flowmap: int, talk: Connection, load: Load, namespace: Namespaces
 ) -> None:
     inside = own_router.namespace
     flow = talk.offloaded()
@@ -257,7 +302,7 @@ def test_flow_is_deleted_between_a_lookup_and_the_use_of_its_value(
         ),
         FAR,
     )
-    _collect_garbage_here(inside)
+    _collect_garbage_here(namespace("fm-gc"))
     # The program updates an array before its lookup, and after it with the value.
     with (
         hold("flow_offload_free", cpu=NEAR) as deletion,
@@ -281,8 +326,8 @@ def test_flow_is_deleted_between_a_lookup_and_the_use_of_its_value(
 def _collect_garbage_here(namespace: str) -> None:
     """Let the flow tables' garbage collection run on this CPU from now on.
 
-    A device that goes down flushes it (nf_flow_table_cleanup()), and it asks for its next
-    run where it ran; the other CPU is to be kept busy.
+    A device that goes down flushes it (nf_flow_table_cleanup()), in whichever namespace, and
+    it asks for its next run where it ran; the other CPU is to be kept busy.
     """
     begin = [links.dummy("fm-gc", DUMMY), links.up(DUMMY)]
     netlink.transact(netlink.NETLINK_ROUTE, begin, namespace)

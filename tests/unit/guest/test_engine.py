@@ -75,11 +75,14 @@ def test_threads_meet() -> None:
     assert all(call.begin <= call.end for calls in report.calls.values() for call in calls)
 
 
-def test_same_seed_makes_the_same_plan() -> None:
-    thread = _thread("one")
-    assert plan.packed([thread], 5, 7, 1e-6, 1.0) == plan.packed([thread], 5, 7, 1e-6, 1.0)
-    assert plan.packed([thread], 5, 7, 1e-6, 1.0) != plan.packed([thread], 5, 8, 1e-6, 1.0)
-    assert engine.run([thread], 5, seed=7).seed == 7
+def test_same_seed_repeats_the_plan() -> None:
+    threads = [_thread("one"), _thread("other", 1)]
+    first, again, another = (engine.run(threads, ROUNDS, seed=seed) for seed in (7, 7, 8))
+    assert first.seed == again.seed == 7
+    assert first.jitters == again.jitters
+    assert first.jitters != another.jitters
+    assert first.jitters["one"] != first.jitters["other"]
+    assert len(set(first.jitters["one"])) > ROUNDS // 2
 
 
 @pytest.mark.parametrize("damage", ["shorter", "longer", "another version"])
