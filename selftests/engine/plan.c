@@ -140,6 +140,12 @@ static void read_actor(FILE *file, struct actor *actor, uint32_t rounds)
 	}
 	for (i = 0; i < REGISTERS; i++)
 		actor->reg[i] = -1;
+	for (i = 0; i < actor->nsteps; i++) {
+		const struct step *step = &actor->steps[i];
+
+		if (step->kind == STEP_BPF && step->arg[1] != NONE)
+			actor->kept[step->arg[1]] = step->arg[2];
+	}
 	actor->calls = array(rounds, sizeof(*actor->calls));
 }
 

@@ -24,7 +24,7 @@
 #define REGISTERS	8
 
 enum step_kind {
-	STEP_BPF,	/* command, register for the result or NONE */
+	STEP_BPF,	/* command, register for the result or NONE, kept or not */
 	STEP_CLOSE,	/* register */
 	STEP_NETLINK,	/* socket, acknowledgements expected */
 	STEP_SEND,	/* socket */
@@ -93,6 +93,8 @@ struct actor {
 	struct step *steps;
 
 	int reg[REGISTERS];
+	/* those that stay open from round to round */
+	int kept[REGISTERS];
 	struct call *calls;
 };
 

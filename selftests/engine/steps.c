@@ -195,7 +195,7 @@ void actor_round(struct actor *actor, struct call *call)
 	for (i = 0; i < actor->times && !call->error; i++)
 		call->error = do_steps(actor, &call->forgiven);
 	for (i = 0; i < REGISTERS; i++) {
-		if (actor->reg[i] >= 0)
+		if (actor->reg[i] >= 0 && !actor->kept[i])
 			do_close(&actor->reg[i]);
 	}
 }
