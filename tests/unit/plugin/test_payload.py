@@ -21,7 +21,9 @@ def members(tmp_path: Path) -> dict[str, tarfile.TarInfo]:
     objects = tmp_path / "objects"
     objects.mkdir()
     (objects / "xdp.bpf.o").touch()
-    write_payload(tmp_path / "payload.tar", [ROOT / "selftests"], modules, objects)
+    engine = tmp_path / "engine"
+    engine.touch(0o755)
+    write_payload(tmp_path / "payload.tar", [ROOT / "selftests"], modules, objects, engine)
     with tarfile.open(tmp_path / "payload.tar") as archive:
         return {member.name: member for member in archive.getmembers()}
 
@@ -33,10 +35,12 @@ def test_everything_is_where_the_runner_expects_it(members: dict[str, tarfile.Ta
         "suite/fixtures/guest/serve.py",
         "suite/selftests/__init__.py",
         "suite/bpf/xdp.bpf.o",
+        "suite/engine/engine",
         "modules/modules.dep",
         "modules/kernel/nf_flow_table.ko",
     }
     assert wanted <= set(members)
+    assert members["suite/engine/engine"].mode & 0o111
 
 
 def test_nothing_of_the_host_is_in_it(members: dict[str, tarfile.TarInfo]) -> None:

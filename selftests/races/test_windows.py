@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The known windows of the series, each with the one interleaving that matters forced.
+
+A task is held at a function inside the window (fixtures/guest/stop_points.py) while the test
+does what must not hurt there.  Nothing is left to luck, and each test says where it stopped.
+"""
+
+import errno
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import (
+    conntrack,
+    flowtable,
+    links,
+    modules,
+    netlink,
+    netns,
+    process,
+    stop_points,
+    topology,
+    traffic,
+)
+from fixtures.guest.plugin import Connect, Flowmap, Load, Namespaces
+from fixtures.guest.refusal import refused
+from fixtures.guest.stop_points import FAR, NEAR, hold
+from fixtures.guest.topology import Plan, Router
+from fixtures.guest.traffic import UDP_PROTOCOL, Connection, Flow, frame
+from fixtures.guest.uapi import Value
+from fixtures.guest.wait import wait_for
+
+DUMMY = 77
+XDP_PASS = 2
+
+
+@pytest.fixture(autouse=True)
+def _beside(cleanup: ExitStack) -> None:
+    """The test is not where it holds somebody."""
+    if not modules.available(stop_points.MODULE):
+        pytest.skip("this kernel was built elsewhere, without the suite's own modules")
+    cleanup.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {NEAR})
+
+
+@pytest.fixture
+def talk(own_connection: Connect) -> Connection:
+    """A connection of `own_router` that nothing has been sent on."""
+    return own_connection(UDP_PROTOCOL, 4)
+
+
+def _entries(fd: int) -> int:
+    """How many flows a map holds, those included that a lookup no longer finds."""
+    lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+    fields = dict(line.split(":\t", 1) for line in lines)
+    return int(fields["flowmap_entries"])
+
+
+def _found(fd: int, flow: Flow) -> list[int | None]:
+    """The direction that each of a flow's keys finds, or None."""
+    values = [bpf.found(fd, key) for key in flow.keys]
+    return [None if value is None else int(value.dir) for value in values]
+
+
+def _known(talk: Connection, fd: int) -> Flow:
+    """A connection's keys; it has been offloaded, and is forgotten again."""
+    flow = talk.offloaded()
+    conntrack.flush(talk.router.namespace)
+    wait_for("the flow to be gone", lambda: _entries(fd) == 0)
+    return flow
+
+
+def _creation() -> int:
+    try:
+        os.close(bpf.flowmap_create())
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+@pytest.mark.clause("MM-7", "MM-3", "RT-1")
+def test_module_goes_between_the_lookup_of_its_type_and_the_reference(
+    flowmap_module: str,
+) -> None:
+    bpf.flowmap_type()  # read once, so that the child opens no file
+    creator = process.Waiting(_creation)
+    unloader = process.Waiting(lambda: modules.unload(flowmap_module))
+    with modules.autoload_disabled(), hold("try_module_get", task=creator.pid) as stop:
+        creator.begin()
+        stop.reached()
+        unloader.begin()
+        wait_for("the module to be on its way out", lambda: modules.going(flowmap_module))
+        stop.release()
+        assert creator.join() == errno.EINVAL
+    unloader.join()
+    assert not modules.loaded(flowmap_module)
+
+
+@pytest.mark.clause("MM-4", "MM-7", "RT-1")
+@pytest.mark.parametrize("place", ["bpf_map_free_deferred", "flowmap_free", "module_put"])
+def test_unload_between_the_last_reference_to_a_map_and_its_free(
+    flowmap_module: str, place: str
+) -> None:
+    fd = bpf.flowmap_create()
+    with hold(place, comm="kworker") as stop:
+        os.close(fd)
+        stop.reached()
+        with refused(errno.EWOULDBLOCK):
+            modules.unload(flowmap_module)
+        stop.release()
+    wait_for("the reference to go", lambda: modules.references(flowmap_module) == 0)
+    modules.unload(flowmap_module)
+
+
+def _sender(talk: Connection, not_its_own: int) -> process.Waiting:
+    """A child that sends a packet each way; the second one has the flow added."""
+
+    def send() -> None:
+        os.close(not_its_own)
+        talk.exchange()
+
+    return process.Waiting(send, FAR)
+
+
+# Where a flow is added nothing may sleep: it is held on its CPU, in a softirq of whoever is
+# there, and grace periods wait for it.
+
+
+@pytest.mark.clause("SN-6", "RT-1")
+def test_connection_ends_between_the_addition_of_its_flow_and_the_mirror(
+    own_flowmap: int, talk: Connection
+) -> None:
+    flow = _known(talk, own_flowmap)
+    sender = _sender(talk, own_flowmap)
+    with hold("__nf_flow_snoop_add", cpu=FAR) as stop:
+        sender.begin()
+        stop.reached()
+        _require_offloaded(talk)
+        assert _found(own_flowmap, flow) == [None, None]
+        conntrack.delete(talk.tuple, talk.router.namespace)
+        stop.release()
+    sender.join()
+    assert _found(own_flowmap, flow) == [None, None]
+    wait_for("the dead flow to go", lambda: _entries(own_flowmap) == 0)
+
+
+@pytest.mark.clause("SN-8", "MM-7", "RT-1")
+def test_map_goes_between_the_addition_of_a_flow_and_the_mirror(
+    own_flowmap: int, flowmap_module: str, talk: Connection
+) -> None:
+    flow = _known(talk, own_flowmap)
+    sender = _sender(talk, own_flowmap)
+    with hold("__nf_flow_snoop_add", cpu=FAR) as stop:
+        sender.begin()
+        stop.reached()
+        os.close(own_flowmap)
+        wait_for("the map to be freed", lambda: modules.references(flowmap_module) == 0)
+        stop.release()
+    sender.join()
+    with bpf.flowmap(talk.router.namespace) as fd:
+        assert (_found(fd, flow), _entries(fd)) == ([0, 1], 1)
+
+
+@pytest.mark.clause("SN-8", "SN-9", "RT-1")
+def test_snoop_table_goes_between_the_addition_of_a_flow_and_the_mirror(
+    own_flowmap: int, talk: Connection
+) -> None:
+    inside = talk.router.namespace
+    flow = _known(talk, own_flowmap)
+    flowtable.create_snoop("spy", "all", inside)
+    sender = _sender(talk, own_flowmap)
+    dropper = process.Waiting(lambda: flowtable.drop_table("spy", inside))
+    with (
+        # Closing its socket waits for the destruction, which waits for a grace period.
+        hold("nft_rcv_nl_event", task=dropper.pid) as committed,
+        hold("__nf_flow_snoop_add", cpu=FAR) as stop,
+    ):
+        sender.begin()
+        stop.reached()
+        dropper.begin()
+        committed.reached()
+        committed.release()
+        stop.release()
+    sender.join()
+    dropper.join()
+    assert "spy" not in {table.table for table in flowtable.flowtables(inside)}
+    assert (_found(own_flowmap, flow), _entries(own_flowmap)) == ([0, 1], 1)
+
+
+def _require_offloaded(talk: Connection) -> None:
+    entry = talk.entry()
+    assert entry is not None
+    assert entry.offloaded
+
+
+@pytest.mark.clause("SN-6", "SN-10", "RT-1")
+def test_flow_comes_back_between_teardown_and_removal(
+    own_router: Router, own_flowmap: int, talk: Connection
+) -> None:
+    flow = talk.offloaded()
+    with hold("__nf_flow_snoop_del") as stop:
+        conntrack.flush(own_router.namespace)
+        stop.reached()
+        # Out of its own table, and still in the map's.
+        assert _entries(own_flowmap) == 1
+        assert _found(own_flowmap, flow) == [None, None]
+        assert list(bpf.keys(own_flowmap)) == []
+
+        talk.offloaded()
+        assert _entries(own_flowmap) == 2
+        assert _found(own_flowmap, flow) == [0, 1]
+        assert len(list(bpf.keys(own_flowmap))) == 2
+        stop.release()
+    wait_for("the old entry to go", lambda: _entries(own_flowmap) == 1)
+    assert _found(own_flowmap, flow) == [0, 1]
+    assert len(list(bpf.keys(own_flowmap))) == 2
+
+
+def _create_and_look(router: Router, flow: Flow) -> tuple[list[int | None], int, int]:
+    with bpf.flowmap(router.namespace) as fd:
+        return _found(fd, flow), len(list(bpf.keys(fd))), _entries(fd)
+
+
+@pytest.mark.clause("SN-3", "RT-1")
+def test_flow_added_between_publication_and_the_first_walk_is_there_once(
+    own_router: Router, own_flowmap: int, talk: Connection
+) -> None:
+    flow = _known(talk, own_flowmap)
+    creator = process.Waiting(lambda: _create_and_look(own_router, flow))
+    with hold("nf_flow_table_snoop_walk", task=creator.pid) as stop:
+        creator.begin()
+        stop.reached()
+        talk.offloaded()
+        stop.release()
+    assert creator.join() == ([0, 1], 2, 1)
+
+
+@pytest.mark.clause("SN-3", "SN-6", "RT-1")
+@pytest.mark.parametrize("place", ["nf_flow_table_snoop_walk", "nf_flow_snoop_add_existing"])
+def test_flow_deleted_before_the_first_walk_mirrors_it_stays_away(
+    own_router: Router, talk: Connection, place: str
+) -> None:
+    """The walk has not begun, or has this very flow in its hands."""
+    flow = talk.offloaded()
+    creator = process.Waiting(lambda: _create_and_look(own_router, flow), FAR)
+    with hold(place, task=creator.pid) as walk, hold("flow_offload_free") as deletion:
+        creator.begin()
+        walk.reached()
+        conntrack.flush(own_router.namespace)
+        deletion.reached()
+        deletion.release()
+        walk.release()
+    assert creator.join() == ([None, None], 0, 0)
+
+
+@pytest.mark.clause("SN-8", "FM-2", "RT-1")
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "kept"])
+@pytest.mark.parametrize(
+    "place", ["nf_flow_snoop_fini_net", "nf_conntrack_cleanup_net_list", "dec_ucount"]
+)
+def test_map_between_the_exit_and_the_free_of_its_namespace(
+    flowmap_module: str, make_flowmap: Flowmap, place: str, closed: bool
+) -> None:
+    """Before the table is unpublished, after that, and before the namespace's memory goes."""
+    with ExitStack() as own:
+        router = topology.build(Plan(name="exit"), own)
+        talk = traffic.connect(router, UDP_PROTOCOL, 4, own)
+        flow = talk.offloaded()
+        fd = make_flowmap(router.namespace)
+        assert _found(fd, flow) == [0, 1]
+        traffic.close_quietly(talk.client, talk.server)
+
+        with hold(place, comm="kworker") as stop:
+            netns.remove(router.namespace)
+            stop.reached()
+            if place != "nf_flow_snoop_fini_net":
+                assert (_found(fd, flow), _entries(fd)) == ([None, None], 0)
+            if closed:
+                os.close(fd)
+                wait_for("the map to be freed", lambda: modules.references(flowmap_module) == 0)
+            stop.release()
+        if not closed:
+            wait_for("the map to be empty", lambda: _entries(fd) == 0)
+            assert (_found(fd, flow), list(bpf.keys(fd))) == ([None, None], [])
+
+
+@pytest.mark.clause("FM-9", "SN-6", "RT-1")
+def test_flow_is_deleted_between_a_lookup_and_the_use_of_its_value(
+    own_router: Router, own_flowmap: int, talk: Connection, load: Load, namespace: Namespaces
+) -> None:
+    inside = own_router.namespace
+    flow = talk.offloaded()
+    told = bpf.lookup(own_flowmap, flow.original)
+    program = load("xdp_flow_lookup", own_flowmap)
+    packet = frame(own_router.client, own_router.inside, talk.tuple)
+    runner = process.Waiting(
+        lambda: bpf.run_xdp(
+            program.program_fd("xdp_flow_lookup"), packet, own_router.inside.index, inside
+        ),
+        FAR,
+    )
+    _collect_garbage_here(namespace("fm-gc"))
+    # The program updates an array before its lookup, and after it with the value.
+    with (
+        hold("flow_offload_free", cpu=NEAR) as deletion,
+        hold("array_map_update_elem", task=runner.pid, skip=1) as stop,
+    ):
+        runner.begin()
+        stop.reached()
+        conntrack.flush(inside)
+        deletion.reached()
+        deletion.release()
+        wait_for("the flow to be gone", lambda: _entries(own_flowmap) == 0)
+        assert _found(own_flowmap, flow) == [None, None]
+        stop.release()
+    assert runner.join() == XDP_PASS
+    raw = bpf.lookup_raw(program.map_fd("last_values"), bytes(4), len(bytes(told)))
+    seen = Value.from_buffer_copy(raw)
+    seen.expires = told.expires = 0  # the program's lookup has refreshed the flow
+    assert bytes(seen) == bytes(told)
+
+
+def _collect_garbage_here(namespace: str) -> None:
+    """Let the flow tables' garbage collection run on this CPU from now on.
+
+    A device that goes down flushes it (nf_flow_table_cleanup()), in whichever namespace, and
+    it asks for its next run where it ran; the other CPU is to be kept busy.
+    """
+    begin = [links.dummy("fm-gc", DUMMY), links.up(DUMMY)]
+    netlink.transact(netlink.NETLINK_ROUTE, begin, namespace)
+    netlink.transact(netlink.NETLINK_ROUTE, [links.delete(DUMMY)], namespace)
