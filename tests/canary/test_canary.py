@@ -34,7 +34,7 @@ VERDICTS = [
     ("test_kernel.py::test_flood_of_the_console", "splat", "WARNING"),
     ("test_user_space.py::test_passes", "passed", ""),
     ("test_user_space.py::test_fails", "failed", "assert 1 == 2"),
-    ("test_user_space.py::test_fails_by_chance", "failed", "drew 0x"),
+    ("test_user_space.py::test_chance_decides", "failed", "drew 0x"),
     ("test_user_space.py::test_skips", "skipped", "the canary's reason"),
     ("test_user_space.py::test_xfails", "xfail", "the canary's expectation"),
     ("test_user_space.py::test_set_up_fails", "error", "the canary's set-up"),
@@ -81,7 +81,7 @@ def test_replay_command_repeats_what_chance_did(
     results: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     """RT-4: what the report prints is enough to have the same random choices again."""
-    first = results["test_user_space.py::test_fails_by_chance"]
+    first = results["test_user_space.py::test_chance_decides"]
     _, _, options = first["replay"].partition(" -- ")
     suite(tmp_path, *shlex.split(options))
     (again,) = json.loads((tmp_path / "summary.json").read_text())["tests"]

@@ -22,7 +22,7 @@ def test_fails() -> None:
     assert value["tuple"] == 2
 
 
-def test_fails_by_chance() -> None:
+def test_chance_decides() -> None:
     pytest.fail(f"drew {random.getrandbits(64):#x}")
 
 
