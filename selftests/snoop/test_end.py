@@ -6,94 +6,23 @@ from collections.abc import Callable
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import conntrack, flowtable, links, netlink, netns, nftables, topology
+from fixtures.guest import conntrack, ends, links, netlink, netns, nftables
 from fixtures.guest.plugin import Connect
 from fixtures.guest.topology import Router
 from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Connection, Flow
 from fixtures.guest.wait import wait_for
 
-End = Callable[[Connection, Router], None]
-
-
-def finish(talk: Connection, _: Router) -> None:
-    """FIN from the client."""
-    talk.finish()
-
-
-def server_finish(talk: Connection, _: Router) -> None:
-    """FIN from the server."""
-    talk.server.close()
-
-
-def reset(talk: Connection, _: Router) -> None:
-    """RST from the client."""
-    talk.reset()
-
-
-def conntrack_delete(talk: Connection, router: Router) -> None:
-    """conntrack -D."""
-    conntrack.delete(talk.tuple, router.namespace)
-
-
-def conntrack_flush(_: Connection, router: Router) -> None:
-    """conntrack -F."""
-    conntrack.flush(router.namespace)
-
-
-def table_delete(_: Connection, router: Router) -> None:
-    """nft delete table."""
-    flowtable.drop_table("fw", router.namespace)
-
-
-def ruleset_flush(_: Connection, router: Router) -> None:
-    """nft flush ruleset."""
-    nftables.run("flush ruleset", router.namespace)
-
-
-def device_down(_: Connection, router: Router) -> None:
-    """ip link set r1 down."""
-    netlink.transact(netlink.NETLINK_ROUTE, [links.down(router.outside.index)], router.namespace)
-
-
-def device_delete(_: Connection, router: Router) -> None:
-    """ip link del r1."""
-    netlink.transact(netlink.NETLINK_ROUTE, [links.delete(router.outside.index)], router.namespace)
-
-
-def device_move(_: Connection, router: Router) -> None:
-    """ip link set r1 netns server."""
-    target = router.server.namespace
-    netlink.transact(
-        netlink.NETLINK_ROUTE, [links.move(router.outside.index, target)], router.namespace
-    )
-
-
-def route_change(_: Connection, router: Router) -> None:
-    """ip route add blackhole ...: the flow's route is stale."""
-    host = router.server.addresses[4]
-    netlink.transact(netlink.NETLINK_ROUTE, [links.blackhole(host, 32)], router.namespace)
-
-
-def reload(_: Connection, router: Router) -> None:
-    """nft -f: the table goes and comes back in one transaction."""
-    nftables.run("delete table inet fw\n" + topology.ruleset(router.plan), router.namespace)
-
-
-def silence(_: Connection, __: Router) -> None:
-    """Nothing more is sent, and the flow expires."""
-
-
-TCP_ENDS: tuple[End, ...] = (finish, server_finish, reset, silence)
-ENDS: tuple[End, ...] = (
-    conntrack_delete,
-    conntrack_flush,
-    table_delete,
-    ruleset_flush,
-    device_down,
-    device_delete,
-    device_move,
-    route_change,
-    reload,
+TCP_ENDS: tuple[ends.End, ...] = (ends.finish, ends.server_finish, ends.reset, ends.silence)
+ENDS: tuple[ends.End, ...] = (
+    ends.conntrack_delete,
+    ends.conntrack_flush,
+    ends.table_delete,
+    ends.ruleset_flush,
+    ends.device_down,
+    ends.device_delete,
+    ends.device_move,
+    ends.route_change,
+    ends.reload,
 )
 
 
@@ -115,7 +44,7 @@ def _expect_missed(fd: int, flow: Flow) -> None:
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("end", TCP_ENDS, ids=lambda end: end.__name__)
 def test_closed_connection_is_missed(
-    own_router: Router, own_flowmap: int, own_connection: Connect, end: End, version: int
+    own_router: Router, own_flowmap: int, own_connection: Connect, end: ends.End, version: int
 ) -> None:
     # A FIN or RST only marks a flow; its table serves it until it expires (or a SYN comes).
     netns.set_sysctls(own_router.namespace, {"netfilter/nf_flowtable_tcp_timeout": 2})
@@ -132,7 +61,7 @@ def test_closed_connection_is_missed(
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
 @pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
 def test_ended_flow_is_missed_at_once(
-    own_router: Router, own_flowmap: int, own_connection: Connect, end: End, protocol: int
+    own_router: Router, own_flowmap: int, own_connection: Connect, end: ends.End, protocol: int
 ) -> None:
     talk = own_connection(protocol, 4)
     flow = talk.offloaded()

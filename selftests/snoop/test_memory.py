@@ -5,19 +5,15 @@ The host walks the hash tables by the kernel's debug information (`KernelMemory`
 entry which every reader of ours overlooks, or makes up, is noticed.
 """
 
-from collections.abc import Callable
-
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import conntrack, flowtable, netns, uapi
+from fixtures.guest import conntrack, ends, flowtable, netns, uapi
 from fixtures.guest.kernel_memory import LOOK, Entry, KernelMemory, Table
 from fixtures.guest.plugin import Connect, Flowmap, describe
 from fixtures.guest.topology import Plan, Router
-from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Connection
+from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL
 from fixtures.guest.wait import wait_for
-
-End = Callable[[Connection, Router], None]
 
 PLANS = [
     Plan(),
@@ -112,32 +108,18 @@ def _other(table: Table, entry: Entry) -> uapi.Key:
     return found
 
 
-def conntrack_delete(talk: Connection, router: Router) -> None:
-    """conntrack -D."""
-    conntrack.delete(talk.tuple, router.namespace)
-
-
-def conntrack_flush(_: Connection, router: Router) -> None:
-    """conntrack -F."""
-    conntrack.flush(router.namespace)
-
-
-def table_delete(_: Connection, router: Router) -> None:
-    """nft delete table, the flow table in it included."""
-    flowtable.drop_table("fw", router.namespace)
-
-
-ENDS: tuple[End, ...] = (conntrack_delete, conntrack_flush, table_delete)
-
-
 @pytest.mark.clause("SN-6")
-@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+@pytest.mark.parametrize(
+    "end",
+    [ends.conntrack_delete, ends.conntrack_flush, ends.table_delete],
+    ids=lambda end: end.__name__,
+)
 def test_entry_of_an_ended_flow_leaves_memory(
     own_router: Router,
     own_flowmap: int,
     own_connection: Connect,
     kernel_memory: KernelMemory,
-    end: End,
+    end: ends.End,
 ) -> None:
     flowtable.create_snoop("spy", "all", own_router.namespace)
     talk = own_connection(UDP_PROTOCOL, 4)
