@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import examples, modules, process
 from fixtures.guest.examples import mostly
-from fixtures.guest.wait import wait_for
+from fixtures.guest.refusal import errno_of
 from selftests.model import creation
 from selftests.model.creation import FILE, NOTHING, READABLE, SIZES, STRAYS, UNMAPPED, Request
 
@@ -50,7 +50,7 @@ REQUESTS = st.builds(
 
 
 def _create(request: Request, file: int) -> int:
-    """The errno of a creation, or 0; what was made is closed again."""
+    """The errno of a creation, or 0."""
     hashed = ctypes.create_string_buffer(32)
     meant = {
         NOTHING: _NO_SUCH_FD,
@@ -67,15 +67,7 @@ def _create(request: Request, file: int) -> int:
     ctypes.memmove(block.bytes, ctypes.addressof(attr), creation.END)
     if request.stray is not None:
         block.bytes[request.stray] = 1
-    try:
-        os.close(bpf.bpf(bpf.Command.MAP_CREATE, block, request.size))
-    except OSError as error:
-        return error.errno or -1
-    return 0
-
-
-def _unreferenced() -> bool:
-    return modules.references(modules.FLOWMAP) == 0
+    return errno_of(lambda: bpf.bpf(bpf.Command.MAP_CREATE, block, request.size))
 
 
 @pytest.mark.clause("FM-1", "MM-3", "MM-5")
@@ -97,7 +89,7 @@ def test_any_attributes_have_the_errno_of_the_documentation(
 
         got = _create(request, file) if request.privileged else process.in_child(unprivileged)
         assert got == expected, f"expected for: {why or 'nothing is wrong'}"
-        wait_for("what was made to be freed", _unreferenced)
+        modules.await_unreferenced(modules.FLOWMAP)
 
     examples.explore(attempt, EXAMPLES, request=REQUESTS)
     assert modules.loaded(flowmap_module)

@@ -17,8 +17,7 @@ import pytest
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import modules, netns, process, uapi
 from fixtures.guest.plugin import Flowmap, Namespaces
-from fixtures.guest.refusal import refused
-from fixtures.guest.wait import wait_for
+from fixtures.guest.refusal import errno_of, refused
 
 _PROG = bpf.F_RDONLY_PROG
 _NUMA_NODE = 1 << 2
@@ -70,16 +69,8 @@ FIELDS: dict[str, tuple[dict[str, int], int]] = {
 
 
 def _create(fields: dict[str, Any]) -> int:
-    """The errno of a creation, or 0; what was made is closed again."""
-    try:
-        os.close(bpf.flowmap_create(**fields))
-    except OSError as error:
-        return error.errno or -1
-    return 0
-
-
-def _unreferenced() -> bool:
-    return modules.references(modules.FLOWMAP) == 0
+    """The errno of a creation, or 0."""
+    return errno_of(lambda: bpf.flowmap_create(**fields))
 
 
 @pytest.mark.shared_vm
@@ -90,7 +81,7 @@ def test_field_has_one_answer(fields: dict[str, int], answer: int, flowmap_modul
     if answer:
         assert modules.references(flowmap_module) == 0
     else:
-        wait_for("the map to be freed", _unreferenced)
+        modules.await_unreferenced(modules.FLOWMAP)
 
 
 @pytest.mark.shared_vm
@@ -100,7 +91,7 @@ def test_flags_are_refused_but_for_those_of_descriptors(flowmap_module: str) -> 
     bits = {1 << bit for bit in range(32)} - {_PROG}
     answers = {hex(bit): _create({"map_flags": _PROG | bit}) for bit in bits}
     assert answers == {hex(bit): 0 if bit in _OF_DESCRIPTORS else errno.EINVAL for bit in bits}
-    wait_for("the maps to be freed", _unreferenced)
+    modules.await_unreferenced(modules.FLOWMAP)
     assert modules.loaded(flowmap_module)
 
 
@@ -111,7 +102,7 @@ def test_bad_name_is_refused_after_the_map_was_made(name: str, flowmap_module: s
     # The name is copied once the type's own code has run: what that made must go again.
     with refused(errno.EINVAL):
         bpf.map_create(bpf.flowmap_type(), uapi.KEY_SIZE, uapi.VALUE_SIZE, 8, _PROG, name)
-    wait_for("the map to be freed", _unreferenced)
+    modules.await_unreferenced(modules.FLOWMAP)
     assert modules.loaded(flowmap_module)
 
 
@@ -149,7 +140,7 @@ def test_map_may_be_made_in_any_network_namespace(
 ) -> None:
     with netns.entered(namespace("fm-other")):
         assert _create({}) == 0
-    wait_for("the map to be freed", _unreferenced)
+    modules.await_unreferenced(modules.FLOWMAP)
     assert modules.loaded(flowmap_module)
 
 

@@ -2,8 +2,6 @@
 """Who may create a flow map, with which attributes, and when its module is asked for."""
 
 import errno
-import os
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,17 +10,9 @@ import pytest
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import modules, process, uapi
 from fixtures.guest.plugin import Flowmap
+from fixtures.guest.refusal import errno_of
 
 _UNPRIVILEGED_SWITCH = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
-
-
-def _errno_of(action: Callable[[], int]) -> int:
-    """What an action that gives a descriptor fails with, or 0."""
-    try:
-        os.close(action())
-    except OSError as error:
-        return error.errno or -1
-    return 0
 
 
 @pytest.mark.shared_vm
@@ -39,8 +29,8 @@ def test_creation_loads_the_module(make_flowmap: Flowmap) -> None:
 @pytest.mark.usefixtures("without_module")
 def test_absent_module_is_einval_as_for_an_unknown_type() -> None:
     with modules.autoload_disabled():
-        absent = _errno_of(bpf.flowmap_create)
-        unknown = _errno_of(lambda: bpf.map_create(999, 4, 4, 1))
+        absent = errno_of(bpf.flowmap_create)
+        unknown = errno_of(lambda: bpf.map_create(999, 4, 4, 1))
     assert absent == unknown == errno.EINVAL
     assert not modules.loaded(modules.FLOWMAP)
 
@@ -63,7 +53,7 @@ def test_unprivileged_caller_is_refused_and_loads_nothing(
 
     def attempt() -> int:
         process.keep_capabilities(*kept)
-        return _errno_of(bpf.flowmap_create)
+        return errno_of(bpf.flowmap_create)
 
     assert process.in_child(attempt) == errno.EPERM
     assert not modules.loaded(modules.FLOWMAP)
@@ -75,7 +65,7 @@ def test_unprivileged_caller_is_refused_and_loads_nothing(
 def test_both_capabilities_are_enough() -> None:
     def attempt() -> int:
         process.keep_capabilities(process.CAP_BPF, process.CAP_NET_ADMIN)
-        return _errno_of(bpf.flowmap_create)
+        return errno_of(bpf.flowmap_create)
 
     assert process.in_child(attempt) == 0
 
@@ -104,7 +94,7 @@ WRONG = {
 def test_wrong_attributes_are_einval_and_leave_no_reference(
     attributes: dict[str, int], flowmap_module: str
 ) -> None:
-    assert _errno_of(lambda: bpf.flowmap_create(**attributes)) == errno.EINVAL
+    assert errno_of(lambda: bpf.flowmap_create(**attributes)) == errno.EINVAL
     assert modules.references(flowmap_module) == 0
 
 
@@ -126,8 +116,7 @@ def test_descriptor_describes_the_map(make_flowmap: Flowmap) -> None:
     assert info.map_flags & bpf.F_RDONLY_PROG
     assert info.name == b"flows"
 
-    lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
-    described = dict(line.split(":", 1) for line in lines if ":" in line)
+    described = bpf.fdinfo(fd)
     assert int(described["map_type"]) == bpf.flowmap_type()
     assert int(described["max_entries"]) == 64
     assert int(described["memlock"]) > 0

@@ -10,7 +10,6 @@ from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import faults, flowtable, modules
 from fixtures.guest.plugin import Namespaces
 from fixtures.guest.refusal import refused
-from fixtures.guest.wait import wait_for
 
 FEW = 3
 """Fewer failing allocations than this would mean that the injection does not work."""
@@ -30,13 +29,10 @@ def test_map_creation_with_each_allocation_failing(flowmap_module: str) -> None:
     def create() -> None:
         os.close(bpf.flowmap_create())
 
-    def nothing_is_held() -> None:
-        wait_for("the module to be free", lambda: modules.references(flowmap_module) == 0)
-
-    attempts = faults.each(create, nothing_is_held)
-    refused = [attempt for attempt in attempts if attempt.errno]
-    assert len(refused) >= FEW
-    assert {attempt.errno for attempt in refused} == {errno.ENOMEM}
+    attempts = faults.each(create, lambda: modules.await_unreferenced(flowmap_module))
+    refusals = [attempt for attempt in attempts if attempt.errno]
+    assert len(refusals) >= FEW
+    assert {attempt.errno for attempt in refusals} == {errno.ENOMEM}
     modules.unload(flowmap_module)
 
 
@@ -57,10 +53,10 @@ def test_snoop_table_creation_with_each_allocation_failing(namespace: Namespaces
         assert flowtable.flowtables(inside) == []
 
     attempts = faults.each(create, nothing_is_left)
-    refused = [attempt for attempt in attempts if attempt.errno]
+    refusals = [attempt for attempt in attempts if attempt.errno]
     # With which errno is for nf_tables and the socket to say; ENOMEM is among them.
-    assert len(refused) >= FEW
-    assert errno.ENOMEM in {attempt.errno for attempt in refused}
+    assert len(refusals) >= FEW
+    assert errno.ENOMEM in {attempt.errno for attempt in refusals}
 
 
 @pytest.mark.clause("MM-2", "MM-6")

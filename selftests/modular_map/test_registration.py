@@ -9,7 +9,8 @@ import pytest
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import modules, process, race, testmap
-from fixtures.guest.refusal import refused
+from fixtures.guest.plugin import require_own_module
+from fixtures.guest.refusal import errno_of, refused
 from fixtures.guest.wait import scale, wait_for
 
 BUILT_IN = (0, 1, 2, 28, 35)  # unspec, hash, array, the struct_ops and the last built-in type
@@ -24,8 +25,7 @@ OUT_OF_RANGE = (37, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
 @pytest.fixture(autouse=True)
 def _only_ours(without_module: None, cleanup: ExitStack) -> None:  # noqa: ARG001
     """The slot is free, and stays so until the test takes it."""
-    if not modules.available(testmap.FIRST):
-        pytest.skip("this kernel was built elsewhere, without the suite's own modules")
+    require_own_module(testmap.FIRST)
     modules.probe(modules.FLOWTABLE)
     cleanup.enter_context(modules.autoload_disabled())
 
@@ -156,17 +156,17 @@ def test_type_of_a_module_in_its_init_counts_as_absent(fails: bool, cleanup: Exi
     wait_for("the module's init to run", lambda: modules.coming(testmap.FIRST))
     while modules.coming(testmap.FIRST):
         # The look afterwards is what makes the answer belong to the init.
-        answer = _errno_of_creation()
+        answer = errno_of(testmap.create)
         if modules.coming(testmap.FIRST):
             assert answer == errno.EINVAL
     if fails:
         with pytest.raises(process.ChildFailed, match="No such device"):
             loading.join()
-        assert _errno_of_creation() == errno.EINVAL
+        assert errno_of(testmap.create) == errno.EINVAL
     else:
         loading.join()
         _unload_at_the_end(cleanup)
-        assert _errno_of_creation() == 0
+        assert errno_of(testmap.create) == 0
 
 
 @pytest.mark.clause("MM-4")
@@ -180,7 +180,7 @@ def test_map_pins_its_module_until_it_is_freed(cleanup: ExitStack) -> None:
     with refused(errno.EWOULDBLOCK):
         modules.unload(testmap.FIRST)
     wait_for("the map to be freed", lambda: testmap.maps() == 0)
-    wait_for("the last reference to go", lambda: modules.references(testmap.FIRST) == 0)
+    modules.await_unreferenced(testmap.FIRST)
     modules.unload(testmap.FIRST)
 
 
@@ -217,14 +217,6 @@ def test_attributes_that_the_core_refuses_leave_no_reference(cleanup: ExitStack)
             testmap.create(**fields)
     assert modules.references(testmap.FIRST) == 0
     assert testmap.maps() == 0
-
-
-def _errno_of_creation() -> int:
-    try:
-        os.close(testmap.create())
-    except OSError as error:
-        return error.errno or -1
-    return 0
 
 
 @pytest.mark.clause("MM-6")

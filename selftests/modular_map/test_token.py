@@ -2,36 +2,27 @@
 """A BPF token: what it lets its holder do with the flow map, and what it does not."""
 
 import errno
-import os
 from typing import Any
 
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import modules, token
-from fixtures.guest.wait import wait_for
+from fixtures.guest.refusal import errno_of
 
 _TOKEN_FD = 1 << 16
 
 
 def _create(descriptor: int, **fields: Any) -> int:
-    """The errno of a creation with a token, or 0; what was made is closed again."""
-    flags = bpf.F_RDONLY_PROG | _TOKEN_FD
-    try:
-        os.close(bpf.flowmap_create(map_flags=flags, map_token_fd=descriptor, **fields))
-    except OSError as error:
-        return error.errno or -1
-    return 0
-
-
-def _unreferenced() -> bool:
-    return modules.references(modules.FLOWMAP) == 0
+    """The errno of a creation with a token, or 0."""
+    fields |= {"map_flags": bpf.F_RDONLY_PROG | _TOKEN_FD, "map_token_fd": descriptor}
+    return errno_of(lambda: bpf.flowmap_create(**fields))
 
 
 @pytest.mark.clause("FM-1", "MM-3")
 def test_token_is_enough_for_a_map_of_the_own_network(flowmap_module: str) -> None:
     assert token.holding(_create, own_network=True) == 0
-    wait_for("the map to be freed", _unreferenced)
+    modules.await_unreferenced(modules.FLOWMAP)
     assert modules.loaded(flowmap_module)
 
 

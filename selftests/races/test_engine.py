@@ -13,7 +13,7 @@ import pytest
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import conntrack, engine, flowtable, modules, netlink, testmap, uapi
 from fixtures.guest.plan import Thread
-from fixtures.guest.plugin import Connect
+from fixtures.guest.plugin import Connect, require_own_module
 from fixtures.guest.topology import Router
 from fixtures.guest.traffic import UDP_PROTOCOL, Connection, Flow, frame
 from fixtures.guest.wait import scale, wait_for
@@ -80,11 +80,12 @@ def _unloadable(name: str) -> bool:
 @pytest.mark.deadline(DEADLINE)
 @pytest.mark.parametrize("name", [modules.FLOWMAP, testmap.FIRST])
 def test_create_and_free_against_unload(flowmap_module: str, name: str) -> None:
-    if not modules.available(name):
-        pytest.skip("this kernel was built elsewhere, without the suite's own modules")
+    require_own_module(name)
     attributes = bpf.flowmap_attributes()
     if name != flowmap_module:
-        attributes = bpf.map_attributes(bpf.flowmap_type(), 4, 8, 4)
+        attributes = bpf.MapCreate(
+            map_type=bpf.flowmap_type(), key_size=4, value_size=8, max_entries=4
+        )
         modules.unload(flowmap_module)
         modules.load(name)
     with modules.autoload_disabled():
@@ -114,7 +115,7 @@ def _lookups(fd: int, flow: Flow, times: int) -> Thread:
     for direction, key in enumerate(flow.keys):
         value = thread.buffer(uapi.Value())
         links = {"key": thread.buffer(key), "value": value}
-        attributes = bpf.Lookup(map_fd=fd)
+        attributes = bpf.Element(map_fd=fd)
         thread.bpf(bpf.Command.MAP_LOOKUP_ELEM, attributes, links, forgive=ENDED, skip=1)
         thread.expect(value, uapi.Value.dir.offset, bytes([direction]))
     return thread
@@ -189,7 +190,7 @@ def test_flows_that_come_and_go_against_walks(own_flowmap: int, talk: Connection
     walk = Thread("walk", 1, times=20)
     # From the start, and on from what that gave.
     first, second = walk.buffer(uapi.Key()), walk.buffer(uapi.Key())
-    attributes = bpf.Lookup(map_fd=own_flowmap)
+    attributes = bpf.Element(map_fd=own_flowmap)
     step = bpf.Command.MAP_GET_NEXT_KEY
     walk.bpf(step, attributes, {"value": first}, forgive=ENDED, skip=1)
     walk.bpf(step, attributes, {"key": first, "value": second}, forgive=ENDED)

@@ -7,9 +7,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from fixtures.guest import modules, process, stop_points, wait
+from fixtures.guest import process, stop_points, wait
 from fixtures.guest.refusal import refused
-from fixtures.guest.stop_points import FAR, NEAR, Phase
+from fixtures.guest.stop_points import FAR, Phase
+
+pytestmark = pytest.mark.usefixtures("near")
 
 # Called through a pointer, and so not inlined; by those who use one, which are few.
 FUNCTION = "eventfd_write"
@@ -23,14 +25,6 @@ def _call() -> int:
         return os.eventfd_read(fd)
     finally:
         os.close(fd)
-
-
-@pytest.fixture(autouse=True)
-def _beside(cleanup: ExitStack) -> None:
-    if not modules.available(stop_points.MODULE):
-        pytest.skip("this kernel was built elsewhere, without the suite's own modules")
-    cleanup.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {NEAR})
 
 
 @pytest.mark.clause("RT-1")

@@ -8,7 +8,6 @@ does what must not hurt there.  Nothing is left to luck, and each test says wher
 import errno
 import os
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -21,29 +20,21 @@ from fixtures.guest import (
     netlink,
     netns,
     process,
-    stop_points,
     topology,
     traffic,
 )
 from fixtures.guest.plugin import Connect, Flowmap, Load, Namespaces
-from fixtures.guest.refusal import refused
+from fixtures.guest.refusal import errno_of, refused
 from fixtures.guest.stop_points import FAR, NEAR, hold
 from fixtures.guest.topology import Plan, Router
 from fixtures.guest.traffic import UDP_PROTOCOL, Connection, Flow, frame
 from fixtures.guest.uapi import Value
 from fixtures.guest.wait import wait_for
 
+pytestmark = pytest.mark.usefixtures("near")
+
 DUMMY = 77
 XDP_PASS = 2
-
-
-@pytest.fixture(autouse=True)
-def _beside(cleanup: ExitStack) -> None:
-    """The test is not where it holds somebody."""
-    if not modules.available(stop_points.MODULE):
-        pytest.skip("this kernel was built elsewhere, without the suite's own modules")
-    cleanup.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {NEAR})
 
 
 @pytest.fixture
@@ -54,9 +45,7 @@ def talk(own_connection: Connect) -> Connection:
 
 def _entries(fd: int) -> int:
     """How many flows a map holds, those included that a lookup no longer finds."""
-    lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
-    fields = dict(line.split(":\t", 1) for line in lines)
-    return int(fields["flowmap_entries"])
+    return int(bpf.fdinfo(fd)["flowmap_entries"])
 
 
 def _found(fd: int, flow: Flow) -> list[int | None]:
@@ -73,20 +62,12 @@ def _known(talk: Connection, fd: int) -> Flow:
     return flow
 
 
-def _creation() -> int:
-    try:
-        os.close(bpf.flowmap_create())
-    except OSError as error:
-        return error.errno or -1
-    return 0
-
-
 @pytest.mark.clause("MM-7", "MM-3", "RT-1")
 def test_module_goes_between_the_lookup_of_its_type_and_the_reference(
     flowmap_module: str,
 ) -> None:
     bpf.flowmap_type()  # read once, so that the child opens no file
-    creator = process.Waiting(_creation)
+    creator = process.Waiting(lambda: errno_of(bpf.flowmap_create))
     unloader = process.Waiting(lambda: modules.unload(flowmap_module))
     with modules.autoload_disabled(), hold("try_module_get", task=creator.pid) as stop:
         creator.begin()
@@ -111,7 +92,7 @@ def test_unload_between_the_last_reference_to_a_map_and_its_free(
         with refused(errno.EWOULDBLOCK):
             modules.unload(flowmap_module)
         stop.release()
-    wait_for("the reference to go", lambda: modules.references(flowmap_module) == 0)
+    modules.await_unreferenced(flowmap_module)
     modules.unload(flowmap_module)
 
 
@@ -157,7 +138,7 @@ def test_map_goes_between_the_addition_of_a_flow_and_the_mirror(
         sender.begin()
         stop.reached()
         os.close(own_flowmap)
-        wait_for("the map to be freed", lambda: modules.references(flowmap_module) == 0)
+        modules.await_unreferenced(flowmap_module)
         stop.release()
     sender.join()
     with bpf.flowmap(talk.router.namespace) as fd:
@@ -280,7 +261,7 @@ def test_map_between_the_exit_and_the_free_of_its_namespace(
                 assert (_found(fd, flow), _entries(fd)) == ([None, None], 0)
             if closed:
                 os.close(fd)
-                wait_for("the map to be freed", lambda: modules.references(flowmap_module) == 0)
+                modules.await_unreferenced(flowmap_module)
             stop.release()
         if not closed:
             wait_for("the map to be empty", lambda: _entries(fd) == 0)
