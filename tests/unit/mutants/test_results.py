@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is kept of seeded bugs, what is told of them, and when all is well."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fixtures.host.mutants import page
+from fixtures.host.mutants.cli import is_well, line, main
+from fixtures.host.mutants.court import Court
+from fixtures.host.mutants.mutant import Mutant
+from fixtures.host.mutants.processes import Processes
+from fixtures.host.mutants.result import Fate, Result, Results
+
+
+def mutant(folder: Path, name: str = "a-bug", survives: str = "") -> Mutant:
+    path = folder / f"{name}.patch"
+    path.write_text(name)
+    return Mutant(path, "wrong | so", "Text.", ("FM-4",), "own", 3, "base", survives)
+
+
+KILLED = Result(
+    "a-bug", Fate.KILLED, test="selftests/lookup/t.py::t[a|b]", verdict="splat", ran=3, splat="BUG"
+)
+SURVIVED = Result("b-bug", Fate.SURVIVED, ran=400)
+
+
+def test_fate_is_found_again_under_the_same_tests(tmp_path: Path) -> None:
+    bug = mutant(tmp_path)
+    Results(tmp_path / "kept", "tests").keep(bug, KILLED)
+    assert Results(tmp_path / "kept", "tests").find(bug) == KILLED
+    assert Results(tmp_path / "kept", "other tests").find(bug) is None
+
+
+def test_changed_patch_is_tried_again(tmp_path: Path) -> None:
+    bug = mutant(tmp_path)
+    kept = Results(tmp_path / "kept", "tests")
+    kept.keep(bug, KILLED)
+    bug.path.write_text("changed")
+    assert kept.find(bug) is None
+
+
+@pytest.mark.parametrize("fate", [Fate.UNBUILT, Fate.UNRUN])
+def test_what_was_not_run_is_not_kept(tmp_path: Path, fate: Fate) -> None:
+    bug = mutant(tmp_path)
+    kept = Results(tmp_path / "kept", "tests")
+    kept.keep(bug, Result("a-bug", fate))
+    assert kept.find(bug) is None
+
+
+def test_survivor_is_well_with_a_reason_only(tmp_path: Path) -> None:
+    assert is_well(mutant(tmp_path), KILLED)
+    assert not is_well(mutant(tmp_path), SURVIVED)
+    assert is_well(mutant(tmp_path, survives="Equal."), SURVIVED)
+    for fate in (Fate.UNBUILT, Fate.UNRUN):
+        assert not is_well(mutant(tmp_path, survives="Equal."), Result("a-bug", fate))
+    assert line(mutant(tmp_path), SURVIVED).startswith("NOT OK survived")
+
+
+def test_survivors_come_first_on_the_page(tmp_path: Path) -> None:
+    bugs = [(mutant(tmp_path), KILLED), (mutant(tmp_path, "b-bug"), SURVIVED)]
+    page.write(bugs, tmp_path / "report")
+    told = json.loads((tmp_path / "report/mutants.json").read_text())
+    assert [entry["name"] for entry in told] == ["b-bug", "a-bug"]
+    html = (tmp_path / "report/mutants.html").read_text()
+    assert "1 of 2" in html
+    assert html.index("b-bug") < html.index("a-bug")
+    table = (tmp_path / "report/mutants.md").read_text().splitlines()
+    assert len({row.replace("\\|", "").count("|") for row in table}) == 1
+
+
+def test_known_fates_are_not_tried_again(tmp_path: Path) -> None:
+    bug = mutant(tmp_path)
+    kept = Results(tmp_path / "kept", "tests")
+    kept.keep(bug, KILLED)
+    assert list(Court(kept, tmp_path / "report", 1).tried([bug])) == [(bug, KILLED)]
+
+
+def test_killer_that_fails_on_the_right_kernel_is_no_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fixtures.host.mutants.trial.attempt", lambda *_: KILLED)
+    monkeypatch.setattr("fixtures.host.mutants.trial.passes", lambda *_: False)
+    bug = mutant(tmp_path)
+    kept = Results(tmp_path / "kept", "tests")
+    ((_, result),) = Court(kept, tmp_path / "report", 1).tried([bug])
+    assert result.fate is Fate.UNRUN
+    assert "fails on the right kernel" in result.message
+    assert kept.find(bug) is None
+
+
+def test_stopped_processes_run_nothing_more(tmp_path: Path) -> None:
+    processes = Processes()
+    assert processes.run(["echo", "yes"], tmp_path).stdout == "yes\n"
+    processes.stop()
+    with pytest.raises(InterruptedError):
+        processes.run(["echo", "no"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--jobs", "0"], "--jobs 0"),
+        (["--mechanical", "0"], "--mechanical 0"),
+        (["--folder", "nowhere"], "no patches"),
+        (["--only", "nothing-like-it"], "--only nothing-like-it"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    args: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(args) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert said in told
+    assert told.count("\n") == 1

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The order of tests on a kernel with a seeded bug."""
+
+from typing import Any
+
+import pytest
+
+from fixtures.host.plugin.suspects import first
+
+
+class Item:
+    """As much of a test as the order hangs on."""
+
+    def __init__(self, name: str, *clauses: str) -> None:
+        self.name = name
+        self._clauses = clauses
+
+    def iter_markers(self, name: str) -> list[pytest.Mark]:
+        assert name == "clause"
+        return [pytest.mark.clause(*self._clauses).mark]
+
+
+def order(clauses: list[str], *items: Any) -> list[str]:
+    items_list = list(items)
+    first(items_list, clauses)
+    return [item.name for item in items_list]
+
+
+def test_tests_of_the_clause_come_first_and_the_narrowest_of_them() -> None:
+    got = order(
+        ["FM-4"],
+        Item("other", "MM-1"),
+        Item("wide", "FM-4", "SN-2", "MM-1"),
+        Item("another", "FM-44"),
+        Item("narrow", "FM-4"),
+    )
+    assert got == ["narrow", "wide", "other", "another"]
+
+
+def test_group_stands_for_its_clauses() -> None:
+    assert order(["SN"], Item("a", "FM-1"), Item("b", "SN-3")) == ["b", "a"]
