@@ -13,6 +13,7 @@ class Item:
 
     def __init__(self, name: str, *clauses: str) -> None:
         self.name = name
+        self.nodeid = f"selftests/test_it.py::{name}"
         self._clauses = clauses
 
     def iter_markers(self, name: str) -> list[pytest.Mark]:
@@ -35,6 +36,11 @@ def test_tests_of_the_clause_come_first_and_the_narrowest_of_them() -> None:
         Item("narrow", "FM-4"),
     )
     assert got == ["narrow", "wide", "other", "another"]
+
+
+def test_one_case_of_each_function_comes_before_the_others() -> None:
+    items = [Item(f"test_{name}[{case}]", "FM-1") for name in "ab" for case in (1, 2)]
+    assert order(["FM-1"], *items) == ["test_a[1]", "test_b[1]", "test_a[2]", "test_b[2]"]
 
 
 def test_group_stands_for_its_clauses() -> None:
