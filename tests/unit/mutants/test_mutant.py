@@ -54,7 +54,7 @@ def test_field_goes_on_in_indented_lines(tmp_path: Path) -> None:
     [
         ("Clause: FM-4, SN-6\n", "", "no line Clause:"),
         ("Kind: v0 V0-7", "Kind: dream", "Kind: begins with one of"),
-        ("Profile: base", "Profile: kcsan", "Profile: is one of"),
+        ("Profile: base", "Profile: dream", "Profile: is one of"),
         ("Patch: 3", "Patch: 4", "Patch: is 1, 2 or 3"),
         ("@@ -1,1 +1,1 @@\n", "", "no line --- with a diff"),
     ],
