@@ -15,7 +15,16 @@ from fixtures.host.report.terminal import show, verdict_line
 from fixtures.host.report.write import write_all
 from tests.unit.report import fake
 
-FILES = ["junit.xml", "report.html", "results.ktap", "summary.json", "summary.md"]
+FILES = [
+    "cover-letter.txt",
+    "junit.xml",
+    "kcidb.json",
+    "ledger.json",
+    "report.html",
+    "results.ktap",
+    "summary.json",
+    "summary.md",
+]
 
 
 def test_every_report_is_written_and_nothing_else(tmp_path: Path) -> None:
