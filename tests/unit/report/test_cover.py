@@ -51,7 +51,7 @@ Linux 7.3.4-suite, profile base:
   config    tinyconfig, base.config
   compiler  gcc 12.2.0
   QEMU      7.2.22
-  ran       2026-01-01T10:00:00Z, 1 min 32 s; tcg, deadlines x4, An x86
+  ran       2026-01-01 10:00 UTC, 1 min 32 s; tcg, deadlines x4, An x86
             CPU, Debian 12
 
 area            passed  failed skipped

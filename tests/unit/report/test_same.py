@@ -13,6 +13,7 @@ from tests.unit.report import fake
 
 _TIMES = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:Z|[+-]\d\d:\d\d)"  # when
+    r"|\d{4}-\d\d-\d\d \d\d:\d\d UTC"
     r"|\b\d+ h \d\d min\b|\b\d+ min \d\d s\b|\b\d+\.\d+ s\b"  # how long, for people
     r'|(?<=time=")[\d.]+(?=")|(?<="seconds": )[\d.]+|(?<="duration": )[\d.]+'  # for programs
     r'|(?<="setup": )[\d.]+|(?<="call": )[\d.]+'

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.host.report.text import clean, clip, count, duration, headline, one_line
+from fixtures.host.report.text import clean, clip, count, duration, headline, one_line, when
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,18 @@ def test_duration(seconds: float, words: str) -> None:
 
 def test_count() -> None:
     assert [count(n, "test") for n in (0, 1, 1234)] == ["0 tests", "1 test", "1,234 tests"]
+
+
+@pytest.mark.parametrize(
+    ("time", "words"),
+    [
+        ("2026-01-01T10:00:59Z", "2026-01-01 10:00 UTC"),
+        ("2026-01-01T01:30:00+02:00", "2025-12-31 23:30 UTC"),
+        ("", ""),
+        ("some day", "some day"),
+        ("2026-01-01", "2026-01-01"),
+        ("0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00+14:00"),
+    ],
+)
+def test_when(time: str, words: str) -> None:
+    assert when(time) == words
