@@ -89,9 +89,9 @@ def _ask(browser: list[str], folder: Path, page: str, script: str, fragment: str
     )
     file = folder / "report.html"
     file.write_text(page.replace("</body>", answer), encoding="utf-8")
+    options = [f"--user-data-dir={folder / 'user'}", "--virtual-time-budget=5000", "--dump-dom"]
     done = subprocess.run(
-        [*browser, f"--user-data-dir={folder / 'user'}", "--virtual-time-budget=5000", "--dump-dom"]
-        + [f"{file.as_uri()}{fragment}"],
+        [*browser, *options, f"{file.as_uri()}{fragment}"],
         capture_output=True,
         text=True,
         timeout=120,
