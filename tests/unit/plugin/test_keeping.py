@@ -20,10 +20,13 @@ KERNEL: dict[str, Any] = {"key": "abc123", "source": {"kind": "debian"}, "series
 class Plan(SimpleNamespace):
     """As much of a run as matters here."""
 
-    def run(self, result: Run, *, no_ledger: bool = False) -> tuple[int, list[str]]:
+    def run(
+        self, result: Run, no_ledger: bool = False, mutant: str | None = None
+    ) -> tuple[int, list[str]]:
         """Return how many records a finished run finds, and what was said."""
         said: list[str] = []
-        config = SimpleNamespace(getoption=lambda name: {"no_ledger": no_ledger}[name])
+        options = {"no_ledger": no_ledger, "kernel_mutant": mutant}
+        config = SimpleNamespace(getoption=options.__getitem__)
         context = cast(Context, self)
         found = keeping.after(result, context, cast(pytest.Config, config), said.append)
         return len(found), said
@@ -51,6 +54,7 @@ def test_the_next_run_knows_of_the_last(plan: Plan) -> None:
 def test_a_run_that_is_not_to_be_kept_is_not(plan: Plan) -> None:
     plan.run(_run(1), no_ledger=True)
     plan.run(_run(2, "tests/canary/misbehave/test_a.py::t"))
+    plan.run(_run(3), mutant="x.patch")
     assert list(kept.kept(plan.cache)) == []
 
 
