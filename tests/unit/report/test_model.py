@@ -133,6 +133,7 @@ def test_fields_of_a_later_version_are_left_aside() -> None:
         ('{"schema_version": 99}', "schema_version is 99, not 1"),
         ('{"schema_version": 1}', "no field 'info'"),
         ('{"schema_version": 1, "info": {}, "tests": []}', "profile"),
+        ('{"schema_version": 1, "info": {"profile": 7}, "tests": []}', "profile: int is not"),
     ],
 )
 def test_what_is_no_summary_is_named(tmp_path: Path, text: str, reason: str) -> None:
@@ -141,6 +142,12 @@ def test_what_is_no_summary_is_named(tmp_path: Path, text: str, reason: str) -> 
         summary.read(tmp_path)
     assert "summary.json" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_values_nested_without_end_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(UserError, match="recursion"):
+        summary.read(tmp_path)
 
 
 def test_a_folder_without_summary_is_named(tmp_path: Path) -> None:
@@ -177,6 +184,14 @@ def test_a_run_that_proved_nothing_has_failed(verdict: Verdict) -> None:
 def test_no_tests_and_no_runs_are_failures() -> None:
     assert not judge([fake.run()]).ok
     assert not judge([]).ok
+
+
+def test_of_several_runs_results_are_counted() -> None:
+    runs = [fake.run(fake.result()), fake.run(fake.result(verdict=Verdict.HANG), started="later")]
+    where = "on 7.3.4-suite (base) in 2 runs."
+    assert judge(runs).sentence == f"1 failed result (1 hang) out of 2 {where}"
+    passed = f"2 results passed {where[:-1]}, none failed."
+    assert judge([runs[0], replace(runs[1], tests=runs[0].tests)]).sentence == passed
 
 
 def test_one_run_that_proved_nothing_is_not_hidden_by_another() -> None:

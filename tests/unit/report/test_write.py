@@ -2,15 +2,22 @@
 """Writing reports into a folder, making them again, and merging them."""
 
 import io
+import json
+import tempfile
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 from fixtures.host.errors import UserError
 from fixtures.host.report import summary
 from fixtures.host.report.cli import main, merge
-from fixtures.host.report.model import Verdict
+from fixtures.host.report.columns import columns, merged
+from fixtures.host.report.model import Run, Verdict
 from fixtures.host.report.terminal import show, verdict_line
 from fixtures.host.report.write import write_all
 from tests.unit.report import fake
@@ -84,6 +91,96 @@ def test_the_command_refuses_bad_input_in_one_line(
     out, err = capsys.readouterr()
     assert out == ""
     assert [line.partition(":")[0] for line in err.splitlines()] == ["error", "error"]
+
+
+_anything = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-1, 9),
+    st.floats(),
+    st.sampled_from(["", "passed", "\0", "9" * 30]),
+    st.just([None]),
+    st.just({"a": [1]}),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_a_summary_that_was_edited_is_read_or_refused_in_one_line(data: st.DataObject) -> None:
+    """Anything at any place of it: never a traceback, and nothing else than three statuses."""
+    values = json.loads(summary.render([fake.run(*fake.large(1, 3).tests)]))
+    place: Any = values
+    while True:
+        name = data.draw(
+            st.sampled_from([*place] if isinstance(place, dict) else range(len(place)))
+        )
+        if isinstance(place[name], (dict, list)) and place[name] and data.draw(st.booleans()):
+            place = place[name]
+            continue
+        if isinstance(place, dict) and data.draw(st.booleans()):
+            del place[name]
+        else:
+            place[name] = data.draw(_anything)
+        break
+    with tempfile.TemporaryDirectory() as folder, redirect_stderr(io.StringIO()) as said:
+        Path(folder, "summary.json").write_text(json.dumps(values), encoding="utf-8")
+        with redirect_stdout(io.StringIO()):
+            status = main(["--from", folder, "--contract", f"{folder}/none.md"])
+    assert status in (0, 1, 2)
+    assert said.getvalue().count("\n") == (status == 2)
+
+
+def test_a_copy_of_a_run_is_that_run(tmp_path: Path) -> None:
+    run = fake.run(fake.result(artefacts=("artefacts/x/a.pcap",)))
+    for name in ("here", "there"):
+        write_all([run], tmp_path / name)
+    (found,) = merge([tmp_path / "here", tmp_path / "there"], tmp_path / "all")
+    assert found.tests[0].artefacts == ("../here/artefacts/x/a.pcap",)
+
+
+def test_the_worst_result_of_a_test_comes_first() -> None:
+    verdicts = [Verdict.PASSED, Verdict.SKIPPED, Verdict.INFRA, Verdict.PANIC, Verdict.PASSED]
+    runs = [fake.run(fake.result(verdict=one), started=f"{at}") for at, one in enumerate(verdicts)]
+    (test,) = merged(runs)
+    assert [found.verdict for _, found in test.results] == [
+        Verdict.PANIC,
+        Verdict.INFRA,
+        Verdict.SKIPPED,
+        Verdict.PASSED,
+        Verdict.PASSED,
+    ]
+    assert test.verdicts == {"panic": 1, "infra": 1, "skipped": 1, "passed": 2}
+
+
+def test_runs_are_told_by_profile_kernel_and_series() -> None:
+    def kernel(series: str) -> dict[str, Any]:
+        return {"series": {"sha256": series}}
+
+    def titles(*runs: Run) -> list[tuple[str, int]]:
+        return [(column.title, len(column.runs)) for column in columns(runs)]
+
+    base, debug = fake.run(kernel=kernel("ab" * 32)), fake.run(profile="debug")
+    newer = fake.run(kernel_release="7.4.0")
+    other = fake.run(kernel=kernel("cd" * 32), started="later")
+    assert titles(base, debug, base) == [("base", 2), ("debug", 1)]
+    assert titles(base, newer) == [("base, 7.3.4-suite", 1), ("base, 7.4.0", 1)]
+    assert titles(base, other) == [
+        ("base, 7.3.4-suite, series abababababab", 1),
+        ("base, 7.3.4-suite, series cdcdcdcdcdcd", 1),
+    ]
+
+
+def test_a_merged_report_names_every_source(tmp_path: Path) -> None:
+    host = {"cpu": "Another CPU", "distro": "Fedora 42"}
+    here = fake.run(fake.result())
+    there = fake.run(fake.result(), accel="kvm", host=host, started="2026-02-03T04:05:06+02:00")
+    write_all([here, there], tmp_path, fake.contract(tmp_path))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    sources = page[page.index('id="sources"') : page.index('id="run-1"')]
+    for words in ("2026-01-01 10:00 UTC", "2026-02-03 02:05 UTC", "Another CPU, Fedora 42"):
+        assert words in sources
+    assert ">kvm<" in sources
+    assert ">tcg<" in sources
 
 
 def test_the_verdict_takes_one_line() -> None:
