@@ -160,11 +160,20 @@ def test_what_cannot_be_read_counts_for_nothing(tmp_path: Path) -> None:
     assert list(kept.kept(tmp_path)) == [record]
 
 
+def test_only_one_kernel_and_profile_is_read_where_that_is_enough(tmp_path: Path) -> None:
+    records = [ledger.record_of(_run(at, key=key)) for at, key in enumerate(["k1", "k2"], 1)]
+    for record in records:
+        kept.keep(record, tmp_path)
+    assert list(kept.kept(tmp_path, records[1].group)) == records[1:]
+    assert list(kept.kept(tmp_path, ("debug", "k1"))) == []
+
+
 def test_hostile_names_stay_below_the_cache(tmp_path: Path) -> None:
     record = Record(profile="../../x", kernel="/etc", started="../2026")
     kept.keep(record, tmp_path / "cache")
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     assert list(kept.kept(tmp_path / "cache")) == [record]
+    assert list(kept.kept(tmp_path / "cache", record.group)) == [record]
 
 
 def test_a_run_of_the_suite_is_small(tmp_path: Path) -> None:
