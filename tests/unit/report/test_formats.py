@@ -406,3 +406,25 @@ def test_matrix() -> None:
     assert rows[1].cells[0].words == "1 passed, 1 failed"
     assert matrix.uncovered(rows) == ["SN-2"]
     assert matrix.proved(rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "state", "words"),
+    [
+        ([Verdict.PASSED, Verdict.PASSED], "passed", "1 passed"),
+        ([Verdict.PASSED, Verdict.HANG], "failed", "1 failed"),
+        ([Verdict.SKIPPED, Verdict.PASSED], "passed", "1 passed"),
+        ([Verdict.SKIPPED, Verdict.FAILED], "failed", "1 failed"),
+        ([Verdict.SKIPPED, Verdict.SKIPPED], "skipped", "1 skipped"),
+    ],
+)
+@pytest.mark.parametrize("way", [1, -1])
+def test_a_test_counts_once_in_the_matrix_of_several_runs(
+    verdicts: list[Verdict], state: str, words: str, way: int
+) -> None:
+    runs = [
+        fake.run(fake.result("a.py::1", verdict, clauses=("MM-1",)), started=f"{at}")
+        for at, verdict in enumerate(verdicts[::way])
+    ]
+    (cell,) = matrix.build(runs, CLAUSES)[0].cells
+    assert (cell.state, cell.words) == (state, words)
