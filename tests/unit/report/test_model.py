@@ -144,6 +144,17 @@ def test_what_is_no_summary_is_named(tmp_path: Path, text: str, reason: str) -> 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seconds", "long"), ("clauses", [7]), ("phases", {"call": None}), ("sides", {"a": 1})],
+)
+def test_a_value_of_another_type_is_refused_by_its_field(name: str, value: Any) -> None:
+    values = json.loads(summary.render([fake.run(fake.result())]))
+    values["tests"][0][name] = value
+    with pytest.raises(TypeError, match=f"^{name}: "):
+        summary.parse(json.dumps(values))
+
+
 def test_values_nested_without_end_are_refused(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text("[" * 100_000, encoding="utf-8")
     with pytest.raises(UserError, match="recursion"):
