@@ -5,8 +5,6 @@ act_ct asks with no device in the tuple, and so does who looks for its flows: th
 ``iifindex`` is 0.
 """
 
-import socket
-
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
@@ -44,15 +42,6 @@ def _offloaded(talk: Connection, zone: int = ZONE) -> list[uapi.Key]:
 
     wait_for(f"act_ct to offload {talk.tuple}", served)
     return _keys(talk)
-
-
-def _mark(talk: Connection, dscp: int) -> None:
-    """Let both ends send with this DSCP."""
-    for end in (talk.client, talk.server):
-        if end.family == socket.AF_INET6:
-            end.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, dscp << 2)
-        else:
-            end.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, dscp << 2)
 
 
 @pytest.mark.clause("SN-2", "FM-4")
@@ -132,7 +121,7 @@ def test_tuple_of_two_tables_is_found_until_the_last_goes(
     tc.offload(["r0", "r1"], OTHER_ZONE, own_router.namespace, dscp=CS1)
     talk = own_connection(UDP_PROTOCOL, version)
     keys = _offloaded(talk, ZONE)
-    _mark(talk, CS1)
+    talk.mark(CS1)
     _offloaded(talk, OTHER_ZONE)
     assert _served(talk, ZONE)
     # One map heard of the flows as they came, the other found them there.

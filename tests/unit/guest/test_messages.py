@@ -8,6 +8,7 @@ import pytest
 
 from fixtures.guest import flowtable, links, netlink, topology
 from fixtures.guest.conntrack import Tuple
+from fixtures.guest.flowtable_message import FlowtableMessage
 from fixtures.guest.netlink import NetlinkError
 from fixtures.guest.topology import Plan
 
@@ -21,9 +22,18 @@ def test_flowtable_message_carries_any_flags() -> None:
     assert b"spy\0" in data
 
 
+def test_star_makes_the_start_of_a_name() -> None:
+    msg = flowtable.new_flowtable(1, "spy", "all", devices=["r0", "veth*"])
+    msg.encode()
+    again = FlowtableMessage(bytes(msg.data))
+    again.decode()
+    assert flowtable._decoded(again).devices == ("r0", "veth*")
+    assert struct.pack("=HH", 4 + len(b"veth\0"), 2) + b"veth\0" in bytes(msg.data)
+
+
 def test_flowtable_message_decodes_the_counters() -> None:
     msg = netlink.message(
-        flowtable.FlowtableMessage,
+        FlowtableMessage,
         0xA16,
         0,
         [
@@ -36,7 +46,7 @@ def test_flowtable_message_decodes_the_counters() -> None:
         nfgen_family=1,
     )
     msg.encode()
-    again = flowtable.FlowtableMessage(bytes(msg.data))
+    again = FlowtableMessage(bytes(msg.data))
     again.decode()
     seen = flowtable._decoded(again)
     assert (seen.table, seen.flags, seen.entries, seen.missed) == ("spy", 4, 7, 1 << 40)
