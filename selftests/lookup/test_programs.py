@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Lookups by programs of other types than XDP, and beside the kernel's own kfunc."""
 
-import struct
 from contextlib import ExitStack
 
 import pytest
@@ -9,12 +8,9 @@ import pytest
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import conntrack, uapi
 from fixtures.guest.plugin import Connect, Load
+from fixtures.guest.readers import Asker
 from fixtures.guest.topology import Router
 from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, frame
-
-_SLOT = struct.pack("=I", 0)
-# struct answer of selftests/bpf/ask.bpf.c: asked, found, and the value.
-_HEAD = struct.Struct("=II")
 
 # The counters of selftests/bpf/xdp_both_lookups.bpf.c
 BOTH, NEITHER, ONLY_MAP, ONLY_KFUNC, FAILED = range(COUNTERS := 5)
@@ -28,30 +24,17 @@ def test_program_of_every_type_reads_the_value(
     talk = connection(UDP_PROTOCOL, 4)
     flow = talk.offloaded()
     packet = frame(router.client, router.inside, talk.tuple)
-    asker = load("ask", flowmap, program)
-
-    def ask(key: uapi.Key) -> uapi.Value | None:
-        bpf.update_raw(asker.map_fd("question"), _SLOT, bytes(key))
-        asked, *_ = read()
-        bpf.run_on_packet(asker.program_fd(program), packet)
-        now, found, value = read()
-        assert now == asked + 1
-        return value if found else None
-
-    def read() -> tuple[int, int, uapi.Value]:
-        raw = bpf.lookup_raw(asker.map_fd("answer"), _SLOT, _HEAD.size + uapi.VALUE_SIZE)
-        asked, found = _HEAD.unpack_from(raw)
-        return asked, found, uapi.Value.from_buffer_copy(raw, _HEAD.size)
+    asker = Asker(load("ask", flowmap, program), program)
 
     for key in flow.keys:
-        seen, told = ask(key), bpf.lookup(flowmap, key)
+        seen, told = asker.ask(key, packet), bpf.lookup(flowmap, key)
         assert seen is not None
         # The program's own lookup refreshed the flow, so the expiry may have moved.
         seen.expires = told.expires = 0
         assert bytes(seen) == bytes(told)
     other = uapi.Key.from_buffer_copy(flow.original)
     other.ports.source ^= 1
-    assert ask(other) is None
+    assert asker.ask(other, packet) is None
 
 
 @pytest.mark.clause("FM-12", "FM-5")

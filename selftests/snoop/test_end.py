@@ -1,24 +1,34 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A flow that ends: found before, missed at once when its table stops serving it."""
 
+import socket
 from collections.abc import Callable
 
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import conntrack, ends, links, netlink, netns, nftables
-from fixtures.guest.plugin import Connect
+from fixtures.guest.plugin import Connect, Flowmap, Load
+from fixtures.guest.readers import Asker, Readers
 from fixtures.guest.topology import Router
 from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Connection, Flow
 from fixtures.guest.wait import wait_for
 
-TCP_ENDS: tuple[ends.End, ...] = (ends.finish, ends.server_finish, ends.reset, ends.silence)
+TCP_ENDS: tuple[ends.End, ...] = (
+    ends.finish,
+    ends.server_finish,
+    ends.reset,
+    ends.server_reset,
+    ends.silence,
+)
 ENDS: tuple[ends.End, ...] = (
     ends.conntrack_delete,
     ends.conntrack_flush,
+    ends.flowtable_delete,
     ends.table_delete,
     ends.ruleset_flush,
     ends.device_down,
+    ends.inner_device_down,
     ends.device_delete,
     ends.device_move,
     ends.route_change,
@@ -26,48 +36,114 @@ ENDS: tuple[ends.End, ...] = (
 )
 
 
+Watch = Callable[[Flow], Readers]
+
+_MORE = b"and one thing more"
+
+
 def _no_longer_served(talk: Connection) -> bool:
     entry = talk.entry()
     return entry is None or not entry.offloaded
 
 
-def _expect_found(fd: int, flow: Flow) -> None:
-    assert [bpf.lookup(fd, key).dir for key in flow.keys] == [0, 1]
+def _directions(fd: int, flow: Flow) -> list[int | None]:
+    values = [bpf.found(fd, key) for key in flow.keys]
+    return [None if value is None else int(value.dir) for value in values]
 
 
-def _expect_missed(fd: int, flow: Flow) -> None:
-    assert [bpf.found(fd, key) for key in flow.keys] == [None, None]
-    assert list(bpf.keys(fd)) == []
+@pytest.fixture
+def watch(own_router: Router, own_flowmap: int, make_flowmap: Flowmap, load: Load) -> Watch:
+    """Expects every reader to see a flow, and gives them to be asked again.
+
+    There are two maps: one heard of the flow as it came, the other found it there.
+    """
+    asker = Asker(load("ask", own_flowmap, "by_xdp"), "by_xdp")
+
+    def found(flow: Flow) -> Readers:
+        readers = Readers((own_flowmap, make_flowmap(own_router.namespace)), asker)
+        readers.expect_found(flow)
+        return readers
+
+    return found
 
 
 @pytest.mark.clause("SN-6")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("end", TCP_ENDS, ids=lambda end: end.__name__)
 def test_closed_connection_is_missed(
-    own_router: Router, own_flowmap: int, own_connection: Connect, end: ends.End, version: int
+    own_router: Router, own_connection: Connect, watch: Watch, end: ends.End, version: int
 ) -> None:
     # A FIN or RST only marks a flow; its table serves it until it expires (or a SYN comes).
     netns.set_sysctls(own_router.namespace, {"netfilter/nf_flowtable_tcp_timeout": 2})
     talk = own_connection(TCP_PROTOCOL, version)
     flow = talk.offloaded()
-    _expect_found(own_flowmap, flow)
+    readers = watch(flow)
 
     end(talk, own_router)
     wait_for("the flow table to stop serving the flow", lambda: _no_longer_served(talk))
-    _expect_missed(own_flowmap, flow)
+    readers.expect_missed(flow)
+
+
+def client_half(talk: Connection) -> tuple[socket.socket, socket.socket]:
+    """The client has nothing more to send; the server has."""
+    talk.client.shutdown(socket.SHUT_WR)
+    return talk.server, talk.client
+
+
+def server_half(talk: Connection) -> tuple[socket.socket, socket.socket]:
+    """The server has nothing more to send; the client has."""
+    talk.server.shutdown(socket.SHUT_WR)
+    return talk.client, talk.server
+
+
+@pytest.mark.clause("SN-6", "SN-5")
+@pytest.mark.parametrize("half", [client_half, server_half], ids=lambda half: half.__name__)
+def test_half_closed_connection_is_found_as_long_as_it_is_served(
+    own_router: Router,
+    own_connection: Connect,
+    watch: Watch,
+    half: Callable[[Connection], tuple[socket.socket, socket.socket]],
+) -> None:
+    talk = own_connection(TCP_PROTOCOL, 4)
+    flow = talk.offloaded()
+    readers = watch(flow)
+
+    sender, receiver = half(talk)
+    assert sender.recv(1) == b""
+    for _ in range(3):
+        sender.sendall(_MORE)
+        assert receiver.recv(len(_MORE)) == _MORE
+        assert not _no_longer_served(talk)
+        readers.expect_found(flow)
+
+    # The FIN of the other half is the last packet but for its acknowledgement.
+    netns.set_sysctls(own_router.namespace, {"netfilter/nf_flowtable_tcp_timeout": 2})
+    sender.shutdown(socket.SHUT_WR)
+    assert receiver.recv(1) == b""
+    wait_for("the flow table to stop serving the flow", lambda: _no_longer_served(talk))
+    readers.expect_missed(flow)
 
 
 @pytest.mark.clause("SN-6")
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
-@pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
+@pytest.mark.parametrize(
+    ("protocol", "version"),
+    [(TCP_PROTOCOL, 4), (UDP_PROTOCOL, 4), (UDP_PROTOCOL, 6)],
+    ids=["tcp", "udp", "udp6"],
+)
 def test_ended_flow_is_missed_at_once(
-    own_router: Router, own_flowmap: int, own_connection: Connect, end: ends.End, protocol: int
+    own_router: Router,
+    own_connection: Connect,
+    watch: Watch,
+    end: ends.End,
+    protocol: int,
+    version: int,
 ) -> None:
-    talk = own_connection(protocol, 4)
+    talk = own_connection(protocol, version)
     flow = talk.offloaded()
-    _expect_found(own_flowmap, flow)
+    readers = watch(flow)
     end(talk, own_router)
-    _expect_missed(own_flowmap, flow)
+    readers.expect_missed(flow)
 
 
 def mtu_change(router: Router) -> None:
@@ -89,6 +165,11 @@ def hook_removal(router: Router) -> None:
     nftables.run("delete flowtable inet fw ft { devices = { r1 }; }", router.namespace)
 
 
+def table_flush(router: Router) -> None:
+    """nft flush table: the rules go, the flow table stays and serves what it has."""
+    nftables.run("flush table inet fw", router.namespace)
+
+
 def address_change(router: Router) -> None:
     """ip addr add: every cached route is looked at again."""
     netlink.transact(
@@ -101,7 +182,7 @@ def address_change(router: Router) -> None:
 @pytest.mark.clause("SN-6", "FM-12")
 @pytest.mark.parametrize(
     "change",
-    [mtu_change, neighbour_change, hook_removal, address_change],
+    [mtu_change, neighbour_change, hook_removal, table_flush, address_change],
     ids=lambda change: change.__name__,
 )
 def test_map_follows_its_source_through_changes(
@@ -121,7 +202,7 @@ def test_map_follows_its_source_through_changes(
         assert served or found == [False, False]
         talk.exchange()
     flow = talk.offloaded()
-    _expect_found(own_flowmap, flow)
+    assert _directions(own_flowmap, flow) == [0, 1]
 
 
 @pytest.mark.clause("SN-6", "SN-4")
@@ -135,21 +216,21 @@ def test_connection_reopened_on_the_same_ports_is_a_new_flow(
     # The flow that the RST marked is torn down by the SYN.
     after = own_connection(TCP_PROTOCOL, 4, client_port=40000).offloaded()
     assert bytes(after.original) == bytes(before.original)
-    _expect_found(own_flowmap, after)
+    assert _directions(own_flowmap, after) == [0, 1]
     assert len(conntrack.offloaded(own_router.namespace)) == 1
     assert len(list(bpf.keys(own_flowmap))) == 2
 
 
 @pytest.mark.clause("SN-6", "SN-4")
 def test_same_connection_is_found_again(
-    own_router: Router, own_flowmap: int, own_connection: Connect
+    own_router: Router, own_connection: Connect, watch: Watch
 ) -> None:
     talk = own_connection(UDP_PROTOCOL, 4)
     for _ in range(3):
         flow = talk.offloaded()
-        _expect_found(own_flowmap, flow)
+        readers = watch(flow)
         conntrack.flush(own_router.namespace)
-        _expect_missed(own_flowmap, flow)
+        readers.expect_missed(flow)
 
 
 @pytest.mark.clause("SN-6")
