@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import modules, netns, tc
+from fixtures.guest import modules, netns, tc, uapi
 from fixtures.guest.plugin import Flowmap, Namespaces
 from fixtures.guest.refusal import refused
 from fixtures.guest.wait import wait_for
@@ -22,6 +22,7 @@ Release = Callable[[], None]
 
 _LD_MAP_FD = struct.pack("<BBhi", 0x18, 0x11, 0, 0)  # r1 = map; the descriptor goes into imm
 _PASS = struct.pack("<BBhi", 0xB7, 0, 0, 2)  # r0 = XDP_PASS
+_TAINTED = Path("/proc/sys/kernel/tainted")
 _EXIT = struct.pack("<BBhi", 0x95, 0, 0, 0)
 
 
@@ -192,6 +193,35 @@ def test_reload_serves_again(flowmap_module: str, namespace: Namespaces) -> None
         with modules.autoload_disabled(), refused(errno.EINVAL):
             bpf.flowmap_create()
         modules.load(flowmap_module)
+
+
+def _forced() -> bool:
+    """Whether the kernel knows of a forced unload (TAINT_FORCED_RMMOD)."""
+    return bool(int(_TAINTED.read_text()) & 1 << 1)
+
+
+@pytest.mark.clause("MM-4")
+def test_forced_unload_leaves_what_a_module_depends_on(
+    flowmap_module: str, namespace: Namespaces, make_flowmap: Flowmap
+) -> None:
+    """A map holds its module, and that the one with the flow tables; force is for the first.
+
+    It is not tried there: kernel/module/main.c goes over any reference then, and says so by a
+    taint, because what holds the module is sure to use it again.
+    """
+    fd = make_flowmap(namespace("fm-forced"))
+    assert modules.holders(modules.FLOWTABLE) == [flowmap_module]
+    for force in (False, True):
+        with refused(errno.EWOULDBLOCK):
+            modules.unload(modules.FLOWTABLE, force=force)
+    assert bpf.found(fd, uapi.Key(l3proto=2)) is None
+
+    os.close(fd)
+    modules.await_unreferenced(flowmap_module)
+    # Nothing has to be forced here.
+    modules.unload(flowmap_module, force=True)
+    modules.unload(modules.FLOWTABLE, force=True)
+    assert not _forced()
 
 
 @pytest.mark.clause("MM-6")

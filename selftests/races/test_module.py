@@ -82,6 +82,28 @@ def test_use_against_unload(flowmap_module: str) -> None:
     assert not modules.loaded(flowmap_module)
 
 
+@pytest.mark.clause("MM-10", "MM-7", "RT-1", "RT-3")
+@pytest.mark.deadline(120)
+def test_introspection_against_unload(flowmap_module: str) -> None:
+    def look(_: int) -> None:
+        kind = bpf.flowmap_type()
+        for _attempt in range(5):
+            with bpf.closing(bpf.flowmap_create()) as fd:
+                number = bpf.map_info(fd).id
+                assert number in bpf.identities(bpf.Command.MAP_GET_NEXT_ID)
+                again = bpf.map_by_id(number)
+            # Only who looks holds it now.
+            with bpf.closing(again):
+                assert bpf.map_info(again).type == kind
+                assert bpf.fdinfo(again)["flowmap_entries"] == "0"
+
+    with modules.autoload_disabled():
+        report = race.run({"look": look, "unload": _unload_and_load}, ROUNDS)
+    report.require({"look": {"ok", "EINVAL"}, "unload": {"ok", "EAGAIN"}})
+    wait_for("the module to be unloadable", _unload)
+    assert not modules.loaded(flowmap_module)
+
+
 @pytest.mark.clause("MM-7", "RT-1")
 @pytest.mark.deadline(120)
 def test_two_loaders_and_one_module(flowmap_module: str, tmp_path: Path) -> None:
