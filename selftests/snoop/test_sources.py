@@ -163,9 +163,9 @@ def test_device_in_several_tables_loses_the_flows_of_one(
     for name, family in (("fw4", flowtable.IPV4), ("fw", INET), ("fw6", flowtable.IPV6)):
         flowtable.drop_table(name, own_router.namespace, family)
         left.remove(name)
-        for table, flow in flows.items():
-            wanted = [0, 1] if table in left else [None, None]
-            assert _directions(own_flowmap, flow) == wanted, f"{table} after {name} has gone"
+        for owner, flow in flows.items():
+            wanted = [0, 1] if owner in left else [None, None]
+            assert _directions(own_flowmap, flow) == wanted, f"{owner} after {name} has gone"
         assert len(list(bpf.keys(own_flowmap))) == 2 * len(left)
 
 
