@@ -101,7 +101,7 @@ def test_commands_can_be_pasted() -> None:
     assert done.stdout.splitlines() == ["-e", "vm", "--", *argv]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(HOSTILE, HOSTILE, st.sampled_from(Verdict)), max_size=4), HOSTILE)
 def test_no_line_is_too_long_or_looks_like_a_patch(
     tests: list[tuple[str, str, Verdict]], told: str

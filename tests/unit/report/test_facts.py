@@ -58,7 +58,7 @@ _field = st.sampled_from(["source", "series", "fragments", "tools", "other"])
 _inner = st.sampled_from(["kind", "version", "patched_by", "name", "sha256", "patches"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(_field, _json | st.dictionaries(_inner, _json)))
 def test_metadata_of_any_shape_makes_a_report(kernel: dict[str, object]) -> None:
     run = summary.tidy(fake.run(fake.result(), kernel=kernel))

@@ -112,7 +112,7 @@ def _markdown_counts(text: str) -> dict[str, int]:
     return dict(zip(("passed", "failed", "skipped"), map(int, match.groups()), strict=True))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(_runs())
 def test_all_formats_count_the_same(run: Run) -> None:
     expected = counts(run.tests)

@@ -27,7 +27,7 @@ def _values(*runs: Run) -> dict[str, Any]:
     return values
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(_text, st.sampled_from(Verdict), _text), max_size=4), _text, _text)
 def test_any_run_is_valid(tests: list[tuple[str, Verdict, str]], told: str, when: str) -> None:
     results = [

@@ -104,7 +104,7 @@ _anything = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_a_summary_that_was_edited_is_read_or_refused_in_one_line(data: st.DataObject) -> None:
     """Anything at any place of it: never a traceback, and nothing else than three statuses."""
