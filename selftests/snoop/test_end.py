@@ -40,6 +40,7 @@ IPV6_ENDS = (ends.conntrack_delete, ends.device_down, ends.device_delete, ends.r
 
 Watch = Callable[[Flow], Readers]
 
+_SOON = 60
 _MORE = b"and one thing more"
 
 
@@ -89,6 +90,11 @@ def test_closed_connection_is_missed(
     end(talk, own_router)
     wait_for("the flow table to stop serving the flow", lambda: _no_longer_served(talk))
     readers.expect_missed(flow)
+    # A connection whose FIN or RST the table has seen is given up soon (TCP_CONNTRACK_CLOSE),
+    # one that was only silent in days.
+    entry = talk.entry()
+    given_up = entry is None or (entry.timeout is not None and entry.timeout < _SOON)
+    assert given_up == (end is not ends.silence)
 
 
 def client_half(talk: Connection) -> tuple[socket.socket, socket.socket]:
