@@ -81,12 +81,14 @@ def watch(own_router: Router, own_flowmap: int, make_flowmap: Flowmap, load: Loa
 def test_closed_connection_is_missed(
     own_router: Router, own_connection: Connect, watch: Watch, end: ends.End, version: int
 ) -> None:
-    # A FIN or RST only marks a flow; its table serves it until it expires (or a SYN comes).
-    netns.set_sysctls(own_router.namespace, {"netfilter/nf_flowtable_tcp_timeout": 2})
     talk = own_connection(TCP_PROTOCOL, version)
     flow = talk.offloaded()
     readers = watch(flow)
 
+    # A FIN or RST only marks a flow; its table serves it until it expires (or a SYN comes).
+    # Not before everybody has seen it: the kernel's clock does not wait for a slow machine.
+    netns.set_sysctls(own_router.namespace, {"netfilter/nf_flowtable_tcp_timeout": 2})
+    talk.exchange()
     end(talk, own_router)
     wait_for("the flow table to stop serving the flow", lambda: _no_longer_served(talk))
     readers.expect_missed(flow)
