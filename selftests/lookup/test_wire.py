@@ -5,6 +5,7 @@ import errno
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -85,6 +86,27 @@ def test_packets_leave_in_the_tunnel_that_the_value_names(
     plain = uapi.Key.from_buffer_copy(flow.reply)
     plain.tun_l4proto, plain.tun_src, plain.tun_dst = 0, uapi.Address(), uapi.Address()
     assert bpf.found(own_flowmap, plain) is None
+
+
+@pytest.mark.clause("FM-3", "FM-4")
+@versions
+def test_packets_leave_to_the_gateway_that_the_value_names(
+    own_router: Router, own_flowmap: int, cleanup: ExitStack, version: int
+) -> None:
+    """The server is not on the router's link: its own station is the gateway to it."""
+    host, whole = {4: ("192.0.5.2", 32), 6: ("2001:db8:5::2", 128)}[version]
+    server = own_router.server
+    behind = replace(server, addresses=server.addresses | {version: host})
+    netlink.transact(
+        netlink.NETLINK_ROUTE, [links.address(server.index, host, whole)], server.namespace
+    )
+    way = links.route(host, whole, server.addresses[version])
+    netlink.transact(netlink.NETLINK_ROUTE, [way], own_router.namespace)
+
+    talk = connect(replace(own_router, server=behind), UDP_PROTOCOL, version, cleanup)
+    _require_wire_to_agree(own_router, own_flowmap, talk)
+    value = bpf.lookup(own_flowmap, talk.offloaded().original)
+    assert uapi.mac(value.h_dest) == server.mac
 
 
 def _lengths(frames: Sequence[bytes]) -> set[int]:

@@ -44,7 +44,7 @@ def _offloaded(talk: Connection, zone: int = ZONE) -> list[uapi.Key]:
     return _keys(talk)
 
 
-@pytest.mark.clause("SN-2", "FM-4")
+@pytest.mark.clause("SN-2", "FM-4", "FM-3")
 @UNTRACKED
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
@@ -60,6 +60,7 @@ def test_flow_of_act_ct_is_there(
     keys = _offloaded(own_connection(protocol, version))
     for fd in (own_flowmap, make_flowmap(own_router.namespace)):
         assert [bpf.lookup(fd, key).dir for key in keys] == [0, 1]
+        assert [bpf.lookup(fd, key).ct_zone for key in keys] == [ZONE, ZONE]
         assert {bytes(key) for key in bpf.keys(fd)} == {bytes(key) for key in keys}
 
 

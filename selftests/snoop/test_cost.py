@@ -13,13 +13,21 @@ _MIRRORING = {"__nf_flow_snoop_add", "__nf_flow_snoop_del"}
 
 
 @pytest.mark.clause("SN-11")
-@pytest.mark.parametrize("spied", [False, True], ids=["elsewhere", "here"])
+@pytest.mark.parametrize("spied", [False, True, None], ids=["elsewhere", "here", "gone"])
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 def test_snoop_code_runs_only_where_there_is_a_snoop_table(
-    own_router: Router, own_connection: Connect, namespace: Namespaces, spied: bool, version: int
+    own_router: Router,
+    own_connection: Connect,
+    namespace: Namespaces,
+    spied: bool | None,
+    version: int,
 ) -> None:
-    elsewhere = namespace("fm-else")
-    flowtable.create_snoop("spy", "all", own_router.namespace if spied else elsewhere)
+    elsewhere = namespace("fm-else") if spied is False else own_router.namespace
+    with tracer.calls("nf_flow_snoop_destroy") as called:
+        flowtable.create_snoop("spy", "all", elsewhere)
+        if spied is None:
+            flowtable.drop_table("spy", own_router.namespace)
+            wait_for("the snoop table to go", lambda: called()["nf_flow_snoop_destroy"])
 
     with tracer.calls("*nf_flow_snoop*", "flow_offload_*") as called:
         talk = own_connection(TCP_PROTOCOL, version)

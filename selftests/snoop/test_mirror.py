@@ -101,6 +101,12 @@ def test_snoop_table_on_the_devices_changes_nothing(
     assert after.offloaded
 
 
+def _counted(fd: int) -> tuple[int, int]:
+    """Flows that a map holds, and flows that it has missed, by its fdinfo."""
+    described = bpf.fdinfo(fd)
+    return int(described["flowmap_entries"]), int(described["flowmap_missed"])
+
+
 @pytest.mark.clause("SN-7", "FM-11")
 def test_full_map_misses_further_flows_and_disturbs_nobody(
     router: Router, connection: Connect, make_flowmap: Flowmap
@@ -111,6 +117,9 @@ def test_full_map_misses_further_flows_and_disturbs_nobody(
 
     held = [flow for flow in flows if bpf.found(small, flow.original) is not None]
     assert len(held) == 2
+    # Those that it could not take in are counted where a user can read it.
+    assert _counted(small) == (2, 2)
+    assert _counted(large) == (4, 0)
     assert all(bpf.found(large, key) is not None for flow in flows for key in flow.keys)
     for talk in talks:
         talk.exchange()

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a value says of the moment of the lookup, and not of when the flow was added."""
+
+import pytest
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import conntrack, links, netlink, uapi
+from fixtures.guest.plugin import Connect, Load
+from fixtures.guest.readers import Asker
+from fixtures.guest.topology import Router
+from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL
+
+versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
+
+
+@pytest.mark.clause("FM-3")
+@versions
+def test_mark_is_that_of_now(
+    own_router: Router, own_flowmap: int, own_connection: Connect, load: Load, version: int
+) -> None:
+    flow = own_connection(TCP_PROTOCOL, version).offloaded()
+    asker = Asker(load("ask", own_flowmap, "by_xdp"), "by_xdp")
+    for mark in (0x5EED0001, 7, 0):
+        conntrack.mark(flow.entry.original, mark, own_router.namespace)
+        assert [bpf.lookup(own_flowmap, key).ct_mark for key in flow.keys] == [mark, mark]
+        told = [asker.ask(key) for key in flow.keys]
+        assert [value and value.ct_mark for value in told] == [mark, mark]
+
+
+@pytest.mark.clause("FM-3")
+@pytest.mark.parametrize(
+    ("state", "known"),
+    [(links.NUD_STALE, True), (links.NUD_FAILED, False), (links.NUD_INCOMPLETE, False)],
+    ids=["stale", "failed", "incomplete"],
+)
+@versions
+def test_mac_addresses_are_those_of_a_neighbour_that_is_valid(
+    own_router: Router,
+    own_flowmap: int,
+    own_connection: Connect,
+    version: int,
+    state: int,
+    known: bool,
+) -> None:
+    """The neighbour stays in the table, and has the address from before."""
+    flow = own_connection(UDP_PROTOCOL, version).offloaded()
+    by, server = own_router.outside, own_router.server
+    change = links.doubt(by.index, server.addresses[version], state)
+    netlink.transact(netlink.NETLINK_ROUTE, [change], by.namespace)
+
+    value = bpf.lookup(own_flowmap, flow.original)
+    expected = (by.mac, server.mac) if known else ("00:00:00:00:00:00",) * 2
+    assert (uapi.mac(value.h_source), uapi.mac(value.h_dest)) == expected
+    back = bpf.lookup(own_flowmap, flow.reply)
+    assert uapi.mac(back.h_dest) == own_router.client.mac

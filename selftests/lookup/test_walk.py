@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Walks over a map that changes meanwhile, and what a walk hands out."""
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import conntrack, uapi
+from fixtures.guest.plugin import Connect
+from fixtures.guest.refusal import refused
+from fixtures.guest.topology import Router
+from fixtures.guest.traffic import UDP_PROTOCOL, Flow
+
+# Gives the next key of a walk, or None at its end.
+Step = Callable[[], uapi.Key | None]
+
+
+def _by_key(fd: int) -> Step:
+    last: uapi.Key | None = None
+
+    def step() -> uapi.Key | None:
+        nonlocal last
+        try:
+            last = bpf.next_key(fd, last)
+        except FileNotFoundError:
+            return None
+        return last
+
+    return step
+
+
+def _by_batch(fd: int) -> Step:
+    cursor = None
+
+    def step() -> uapi.Key | None:
+        nonlocal cursor
+        pairs, cursor, _ = bpf.lookup_batch(fd, 1, cursor)
+        return pairs[0][0] if pairs else None
+
+    return step
+
+
+def _flows(connection: Connect, count: int) -> list[Flow]:
+    return [
+        connection(UDP_PROTOCOL, 4 if port % 2 else 6, server_port=7200 + port).offloaded()
+        for port in range(count)
+    ]
+
+
+@pytest.mark.clause("FM-6")
+@pytest.mark.parametrize("walk", [_by_key, _by_batch], ids=["keys", "batches"])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_walk_goes_on_where_its_last_flow_has_ended(
+    router: Router,
+    flowmap: int,
+    connection: Connect,
+    steps: int,
+    walk: Callable[[int], Step],
+) -> None:
+    flows = _flows(connection, 5)
+    step = walk(flowmap)
+    seen = [step() for _ in range(steps)]
+    last = seen[-1]
+    assert last is not None
+    (ended,) = [flow for flow in flows if bytes(last) in map(bytes, flow.keys)]
+    conntrack.delete(ended.entry.original, router.namespace)
+
+    # Each of the others once, whether before or after; no more of the one that has ended.
+    walked = [bytes(key) for key in seen if key is not None]
+    while (key := step()) is not None:
+        assert bytes(key) not in map(bytes, ended.keys)
+        walked.append(bytes(key))
+        assert len(walked) <= 2 * len(flows), "the walk does not end"
+    others = [bytes(key) for flow in flows if flow is not ended for key in flow.keys]
+    gone = set(map(bytes, ended.keys))
+    assert sorted(key for key in walked if key not in gone) == sorted(others)
+
+
+@pytest.mark.clause("FM-6")
+def test_key_that_was_never_there_ends_the_walk(flowmap: int, connection: Connect) -> None:
+    flows = _flows(connection, 3)
+    strange = uapi.Key.from_buffer_copy(flows[0].original)
+    strange.ports.source ^= 1
+    with refused(errno.ENOENT):
+        bpf.next_key(flowmap, strange)
+    assert len(list(bpf.keys(flowmap))) == 2 * len(flows)
+
+
+@pytest.mark.clause("FM-6", "FM-3")
+def test_key_that_a_walk_hands_out_has_nothing_of_old_memory(
+    flowmap: int, connection: Connect, cleanup: ExitStack
+) -> None:
+    """The kernel's copy of a key full of ones has just been freed, on the same CPU."""
+    expected = set(map(bytes, connection(UDP_PROTOCOL, 4).offloaded().keys))
+    cleanup.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {0})
+    ones = uapi.Key()
+    ctypes.memset(ctypes.addressof(ones), 0xFF, ctypes.sizeof(ones))
+    for _ in range(64):
+        with refused(errno.EINVAL):
+            bpf.lookup(flowmap, ones)
+        assert bytes(bpf.next_key(flowmap, None)) in expected

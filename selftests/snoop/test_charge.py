@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whom the memory of flows is charged to, and where it shows."""
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import cgroup, conntrack, process, uapi
+from fixtures.guest.plugin import Connect
+from fixtures.guest.topology import Router
+from fixtures.guest.traffic import UDP_PROTOCOL
+from fixtures.guest.wait import wait_for
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+FLOWS = 48
+
+
+def _memlock(fd: int) -> int:
+    return int(bpf.fdinfo(fd)["memlock"])
+
+
+@pytest.mark.clause("MM-10")
+def test_memlock_grows_and_shrinks_with_the_flows(
+    router: Router, flowmap: int, connection: Connect
+) -> None:
+    empty, sizes = _memlock(flowmap), []
+    for number in range(4):
+        connection(UDP_PROTOCOL, 4, server_port=7000 + number).offloaded()
+        sizes.append(_memlock(flowmap))
+    # Each flow has a value for either direction, at the least.
+    for before, after in zip([empty, *sizes], sizes, strict=False):
+        assert after - before >= 2 * uapi.VALUE_SIZE
+    conntrack.flush(router.namespace)
+    wait_for("the entries to go", lambda: _memlock(flowmap) == empty)
+
+
+def _made_within(group: cgroup.Cgroup, namespace: str, path: Path) -> None:
+    """Pin a flow map whose creator was in a cgroup, and is no more."""
+
+    def make() -> None:
+        group.enter()
+        with bpf.flowmap(namespace) as fd:
+            bpf.pin(fd, str(path))
+
+    process.in_child(make)
+
+
+@pytest.mark.clause("MM-10")
+def test_entries_are_charged_to_the_cgroup_of_the_maps_creator(
+    own_router: Router, own_connection: Connect, bpffs: Path, cleanup: ExitStack
+) -> None:
+    """Not to whoever sends the packets, who is in the cgroup of the test."""
+    group = cgroup.make("fm-charged", cleanup)
+    _made_within(group, own_router.namespace, bpffs / "flows")
+    fd = bpf.get_pinned(str(bpffs / "flows"))
+    cleanup.callback(os.close, fd)
+    empty = _memlock(fd)
+    charged = group.memory()["slab_unreclaimable"]
+
+    for number in range(FLOWS):
+        own_connection(UDP_PROTOCOL, 4, server_port=7000 + number).offloaded()
+    grown = _memlock(fd) - empty
+    # Each CPU may keep back what makes less than a page.
+    slack = (os.cpu_count() or 1) * _PAGE
+    assert grown > 2 * slack
+
+    def seen() -> bool:
+        return group.memory()["slab_unreclaimable"] - charged >= grown - slack
+
+    wait_for("the entries to be charged", seen)
+
+
+@pytest.mark.clause("RT-3", "SN-8", "MM-10")
+def test_map_does_not_keep_the_cgroup_of_its_creator(
+    own_router: Router, own_connection: Connect, bpffs: Path, cleanup: ExitStack
+) -> None:
+    group = cgroup.make("fm-brief", cleanup)
+    before = cgroup.dying()
+    _made_within(group, own_router.namespace, bpffs / "flows")
+    fd = bpf.get_pinned(str(bpffs / "flows"))
+    flow = own_connection(UDP_PROTOCOL, 4).offloaded()
+    assert bpf.lookup(fd, flow.original).ct_id == flow.entry.identity
+    wait_for("the cgroup to be left", lambda: not (group.path / "cgroup.procs").read_text())
+    group.remove()
+    assert cgroup.dying() == before + 1
+    (bpffs / "flows").unlink()
+    os.close(fd)
+    wait_for("the cgroup to be freed", lambda: cgroup.dying() == before)
