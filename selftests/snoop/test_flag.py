@@ -6,9 +6,10 @@ import errno
 import pytest
 
 from fixtures.guest import flowtable, nftables
-from fixtures.guest.plugin import Namespaces
+from fixtures.guest.plugin import Connect, Namespaces
 from fixtures.guest.refusal import refused
 from fixtures.guest.topology import Router
+from fixtures.guest.traffic import UDP_PROTOCOL
 
 
 @pytest.mark.shared_vm
@@ -63,10 +64,13 @@ def test_unknown_bits_are_refused(namespace: Namespaces, bit: int) -> None:
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("SN-5")
-def test_snoop_and_hardware_offload_exclude_each_other(namespace: Namespaces) -> None:
+@pytest.mark.parametrize(
+    "other", [flowtable.HW_OFFLOAD, flowtable.COUNTER], ids=["hardware", "counter"]
+)
+def test_snoop_goes_with_no_other_flag(namespace: Namespaces, other: int) -> None:
     inside = namespace("fm-flag")
     with refused(errno.EOPNOTSUPP):
-        flowtable.create_snoop("spy", "all", inside, flags=flowtable.SNOOP | flowtable.HW_OFFLOAD)
+        flowtable.create_snoop("spy", "all", inside, flags=flowtable.SNOOP | other)
     assert flowtable.flowtables(inside) == []
 
 
@@ -74,8 +78,13 @@ def test_snoop_and_hardware_offload_exclude_each_other(namespace: Namespaces) ->
 @pytest.mark.clause("SN-1")
 @pytest.mark.parametrize(
     ("before", "after"),
-    [(flowtable.SNOOP, 0), (0, flowtable.SNOOP), (flowtable.SNOOP, flowtable.COUNTER)],
-    ids=["off", "on", "other"],
+    [
+        (flowtable.SNOOP, 0),
+        (0, flowtable.SNOOP),
+        (flowtable.SNOOP, flowtable.COUNTER),
+        (flowtable.SNOOP, flowtable.SNOOP | flowtable.COUNTER),
+    ],
+    ids=["off", "on", "other", "more"],
 )
 def test_flag_cannot_change(namespace: Namespaces, before: int, after: int) -> None:
     inside = namespace("fm-flag")
@@ -93,3 +102,24 @@ def test_rule_cannot_add_flows_to_a_snoop_table(own_router: Router) -> None:
     with pytest.raises(nftables.RulesetError, match="not supported"):
         nftables.run("add rule inet fw forward flow add @spy", own_router.namespace)
     assert nftables.listing(own_router.namespace) == before
+
+
+@pytest.mark.clause("SN-1", "SN-3")
+def test_update_of_a_snoop_table_publishes_it_no_second_time(
+    own_router: Router, own_connection: Connect
+) -> None:
+    inside = own_router.namespace
+    flowtable.create_snoop("spy", "all", inside, devices=["r0"])
+    own_connection(UDP_PROTOCOL, 4, server_port=7001).offloaded()
+    more = flowtable.new_flowtable(
+        flowtable.INET, "spy", "all", flags=flowtable.SNOOP, devices=["r1"], exclusive=False
+    )
+    flowtable.commit([more], inside)
+    assert sorted(flowtable.find("spy", "all", inside).devices) == ["r0", "r1"]
+
+    own_connection(UDP_PROTOCOL, 6, server_port=7002).offloaded()
+    seen = flowtable.find("spy", "all", inside)
+    assert (seen.entries, seen.missed) == (2, 0)
+    flowtable.drop_table("spy", inside)
+    flowtable.create_snoop("spy", "all", inside)
+    assert flowtable.find("spy", "all", inside).entries == 2
