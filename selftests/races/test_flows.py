@@ -229,8 +229,14 @@ def test_flush_against_program_lookup(
 @pytest.mark.clause("RT-1", "FM-2", "SN-8")
 @pytest.mark.deadline(DEADLINE)
 def test_namespace_exit_against_lookup(make_flowmap: Flowmap) -> None:
-    """Namespaces end, each with a source table, a snoop table and a map being read."""
-    for number in range(3):
+    """Namespaces end, each with a source table, a snoop table and a map being read.
+
+    To take a name away is so short that the reader may not have begun: then once more.
+    """
+    met = number = 0
+    while met < 3:
+        number += 1
+        assert number <= 12, f"the actors met {met} times in 12"
         with ExitStack() as own:
             router = topology.build(Plan(name=f"exit{number}"), own)
             flowtable.create_snoop("spy", "all", router.namespace)
@@ -244,7 +250,8 @@ def test_namespace_exit_against_lookup(make_flowmap: Flowmap) -> None:
                 netns.remove(name)
 
             report = race.run({"exit": leave, "lookup": _look_up(fd, flow, 400)}, 1)
-            report.require({"exit": {"ok"}, "lookup": {"ok"}}, overlap=0)
+            report.require({"exit": {"ok"}, "lookup": {"ok"}}, overlap=None)
+            met += report.overlaps
             wait_for("the map to be empty", partial(_is_empty, fd))
             assert bpf.found(fd, uapi.Key.from_buffer_copy(flow.reply)) is None
             os.close(fd)
