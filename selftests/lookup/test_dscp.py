@@ -14,7 +14,6 @@ from fixtures.guest.traffic import UDP_PROTOCOL, Connection, frame
 
 # RFC 2474, 2597, 3246; the last two octets have ECN bits (RFC 3168), too.
 MARKS = {"CS1": (8, 0), "EF": (46, 0), "AF41 with ECT(0)": (34, 2), "CS7 with CE": (56, 3)}
-_PAYLOAD = b"to be known on the wire"
 
 # The counters of selftests/bpf/xdp_flow_lookup.bpf.c
 HIT_ORIGINAL, HIT_REPLY, MISS = 0, 1, 2
@@ -56,9 +55,11 @@ def test_packets_of_any_dscp_are_one_flow(
         octet = dscp << 2 | ecn
         talk.mark(dscp, ecn)
         with outgoing.frames(router.namespace) as sent:
-            talk.exchange(_PAYLOAD)
+            talk.exchange(outgoing.PAYLOAD)
             for device in (router.outside, router.inside):
-                assert [_octet(data) for data in sent(device.device, _PAYLOAD)] == [octet], name
+                assert [_octet(data) for data in sent(device.device, outgoing.PAYLOAD)] == [
+                    octet
+                ], name
         assert [_value(flowmap, key) for key in flow.keys] == told, name
         packet = _marked(router.client, router.inside, talk, octet)
         run = program.program_fd("xdp_flow_lookup")

@@ -31,7 +31,6 @@ PLANS = [
     Plan(bridge="vlan"),
     Plan(nat="snat+dnat", bridge="vlan"),
 ]
-_PAYLOAD = b"to be known on the wire"
 _HEADERS = {4: 20 + 8, 6: 40 + 8}
 _ETHERNET = 14
 _MTU_DISCOVER = {
@@ -44,10 +43,10 @@ def _require_wire_to_agree(router: Router, flowmap: int, talk: Connection) -> No
     """Both directions' values against the frames of one more exchange."""
     flow = talk.offloaded()
     with outgoing.frames(router.namespace) as sent:
-        talk.exchange(_PAYLOAD)
+        talk.exchange(outgoing.PAYLOAD)
         for key, device in ((flow.original, router.outside), (flow.reply, router.inside)):
             value = bpf.lookup(flowmap, key)
-            seen = {leaving.carried(frame) for frame in sent(device.device, _PAYLOAD)}
+            seen = {leaving.carried(frame) for frame in sent(device.device, outgoing.PAYLOAD)}
             assert seen == {leaving.promised(value, key.l3proto)}
             assert value.oifindex == device.index
 
@@ -131,10 +130,10 @@ def test_mtu_is_the_largest_packet_that_leaves(
     talk.client.setsockopt(*_MTU_DISCOVER[version])
     largest = narrow - _HEADERS[version]
     with outgoing.frames(own_router.namespace) as sent:
-        talk.client.send(_PAYLOAD.ljust(largest))
+        talk.client.send(outgoing.PAYLOAD.ljust(largest))
         assert len(talk.server.recv(1 << 16)) == largest
-        talk.client.send(_PAYLOAD.ljust(largest + 1))
+        talk.client.send(outgoing.PAYLOAD.ljust(largest + 1))
         # The router's answer: packet too big.
         with refused(errno.EMSGSIZE):
             talk.client.recv(1)
-        assert _lengths(sent(own_router.outside.device, _PAYLOAD)) == {narrow}
+        assert _lengths(sent(own_router.outside.device, outgoing.PAYLOAD)) == {narrow}
