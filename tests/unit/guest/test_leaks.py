@@ -2,7 +2,9 @@
 """What stayed is named; what is merely different is not a leak."""
 
 import os
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -67,7 +69,7 @@ def test_struct_net_is_freed_with_the_next_namespace(monkeypatch: pytest.MonkeyP
     looks = iter([waiting, flushed])
     gone: list[object] = []
     monkeypatch.setattr(leaks, "take", lambda: next(looks))
-    monkeypatch.setattr(leaks, "kmemleak", list)
+    monkeypatch.setattr(leaks, "kmemleak", lambda _: [])
     monkeypatch.setattr(process, "in_child", gone.append)
     assert leaks.compare(before) == []
     assert gone == [netns.unshare]
@@ -82,7 +84,7 @@ def test_spare_namespace_takes_them_along_and_leaves_nothing_to_allow_for(
     monkeypatch.setattr(
         leaks, "take", lambda: replace(before, slabs={"net_namespace": next(looks, 3)})
     )
-    monkeypatch.setattr(leaks, "kmemleak", list)
+    monkeypatch.setattr(leaks, "kmemleak", lambda _: [])
     monkeypatch.setattr(process, "in_child", gone.append)
     monkeypatch.setattr(netns, "open_new", lambda: os.open("/dev/null", os.O_RDONLY))
     spare = leaks.Spare()
@@ -96,7 +98,7 @@ def test_spare_namespace_takes_them_along_and_leaves_nothing_to_allow_for(
 def test_struct_net_that_stays_is_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
     before = replace(BEFORE, slabs={"net_namespace": 1})
     monkeypatch.setattr(leaks, "take", lambda: replace(before, slabs={"net_namespace": 3}))
-    monkeypatch.setattr(leaks, "kmemleak", list)
+    monkeypatch.setattr(leaks, "kmemleak", lambda _: [])
     monkeypatch.setattr(process, "in_child", lambda _: None)
     assert leaks.compare(before, seconds=0.1) == ["slab net_namespace: 2 object(s)"]
 
@@ -104,11 +106,26 @@ def test_struct_net_that_stays_is_a_leak(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_compare_waits_for_what_is_freed_later(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = iter([replace(BEFORE, maps=frozenset({1, 2})), BEFORE])
     monkeypatch.setattr(leaks, "take", lambda: next(looks))
-    monkeypatch.setattr(leaks, "kmemleak", list)
+    monkeypatch.setattr(leaks, "kmemleak", lambda _: [])
     assert leaks.compare(BEFORE) == []
 
 
 def test_compare_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaks, "take", lambda: replace(BEFORE, maps=frozenset({1, 2})))
-    monkeypatch.setattr(leaks, "kmemleak", lambda: ["kmemleak: unreferenced object"])
+    monkeypatch.setattr(leaks, "kmemleak", lambda _: ["kmemleak: unreferenced object"])
     assert leaks.compare(BEFORE, seconds=0) == ["BPF map 2", "kmemleak: unreferenced object"]
+
+
+def test_kmemleak_is_asked_when_what_the_test_allocated_is_old_enough(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "kmemleak"
+    file.write_text("")
+    waited: list[float] = []
+    monkeypatch.setattr(leaks, "_KMEMLEAK", file)
+    monkeypatch.setattr(time, "monotonic", lambda: 102.0)
+    monkeypatch.setattr(time, "sleep", waited.append)
+    file.write_text("unreferenced object 0x1\n  backtrace\n")
+    monkeypatch.setattr(Path, "write_text", lambda *_: 0)
+    assert leaks.kmemleak(100.0) == ["kmemleak: unreferenced object 0x1\n  backtrace\n"]
+    assert waited == pytest.approx([3.1])
