@@ -5,7 +5,7 @@ import dataclasses
 import os
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,8 +33,11 @@ class FakeBuilder:
     fails: Callable[[], None] | None = None
     exports = "schedule"
 
-    def __init__(self, source: Path, build_dir: Path, folder: Path, lock: int) -> None:
+    def __init__(
+        self, source: Path, build_dir: Path, folder: Path, lock: int, variables: Sequence[str]
+    ) -> None:
         assert lock > 2
+        assert tuple(variables) == ()
         assert folder.is_dir()
         self.source = source
         self.build_dir = build_dir
