@@ -7,7 +7,7 @@
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 8);
+	__uint(max_entries, 32);
 	__type(key, __u32);
 	__type(value, __u64);
 } counters SEC(".maps");

@@ -6,11 +6,12 @@ import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import leaving, links, netlink, outgoing, pppoe, tunnel, uapi
+from fixtures.guest import ipsec, leaving, links, netlink, outgoing, pppoe, tunnel, uapi
 from fixtures.guest.plugin import Connect, describe
 from fixtures.guest.refusal import refused
 from fixtures.guest.topology import Plan, Router
@@ -85,6 +86,32 @@ def test_packets_leave_in_the_tunnel_that_the_value_names(
     plain = uapi.Key.from_buffer_copy(flow.reply)
     plain.tun_l4proto, plain.tun_src, plain.tun_dst = 0, uapi.Address(), uapi.Address()
     assert bpf.found(own_flowmap, plain) is None
+
+
+@pytest.mark.clause("FM-3", "FM-4")
+@versions
+@protocols
+def test_packets_leave_through_ipsec_where_the_value_says_so(
+    own_router: Router, own_flowmap: int, own_connection: Connect, protocol: int, version: int
+) -> None:
+    ipsec.over(own_router, version)
+    talk = own_connection(protocol, version)
+    flow = talk.offloaded()
+    outwards, inwards = (bpf.lookup(own_flowmap, key) for key in flow.keys)
+    assert (outwards.xmit_type, inwards.xmit_type) == (uapi.XMIT_XFRM, uapi.XMIT_NEIGH)
+    assert outwards.oifindex == own_router.outside.index
+
+    ends = ipsec.between(own_router, version)
+    with outgoing.frames(own_router.namespace) as sent:
+        talk.exchange(outgoing.PAYLOAD)
+        plain = {
+            device: sent(device, outgoing.PAYLOAD)
+            for device in (own_router.inside.device, own_router.outside.device)
+        }
+        assert plain.pop(own_router.inside.device)
+        assert plain == {own_router.outside.device: []}
+        outer = sent(own_router.outside.device, b"".join(ip_address(end).packed for end in ends))
+        assert {leaving.protocol(frame) for frame in outer} == {ipsec.ESP}
 
 
 @pytest.mark.clause("FM-3", "FM-4")

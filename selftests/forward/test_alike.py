@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the program forwards arrives as the kernel's own forwarding would have sent it."""
+
+from contextlib import ExitStack
+
+import pytest
+
+from fixtures.guest import arriving, flowtable, leaving, outgoing
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest.forwarder import Fate, Forwarder
+from fixtures.guest.plugin import Connect, describe
+from fixtures.guest.topology import TABLE, Plan, Router
+from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, frame, send_frames
+from fixtures.guest.wait import wait_for
+
+protocols = pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
+versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
+PLANS = [
+    Plan(),
+    Plan(nat="masquerade"),
+    Plan(nat="snat+dnat"),
+    Plan(vlans=(7,)),
+    Plan(vlans=(100, 7)),
+    Plan(nat="masquerade", vlans=(7,)),
+    Plan(bridge="plain"),
+]
+_ONE_TAG = [plan for plan in PLANS if len(plan.vlans) <= 1]
+_TTL = 64
+
+
+@pytest.mark.clause("FM-3", "FM-4")
+@pytest.mark.parametrize("router", PLANS, ids=describe, indirect=True)
+@versions
+@protocols
+def test_packets_arrive_as_the_value_says(
+    router: Router,
+    flowmap: int,
+    connection: Connect,
+    cleanup: ExitStack,
+    protocol: int,
+    version: int,
+) -> None:
+    forwarder = Forwarder(router, flowmap, cleanup)
+    talk = connection(protocol, version)
+    flow = talk.offloaded()
+    before = forwarder.fates()[Fate.FORWARDED]
+    with arriving.frames(router.server) as at_server, arriving.frames(router.client) as at_client:
+        talk.exchange(outgoing.PAYLOAD)
+        for key, arrived in ((flow.original, at_server), (flow.reply, at_client)):
+            (received,) = arrived(outgoing.PAYLOAD)
+            assert leaving.carried(received) == leaving.promised(
+                bpf.lookup(flowmap, key), key.l3proto
+            )
+            assert leaving.hops(received) == _TTL - 1
+            assert leaving.intact(received)
+    assert forwarder.fates()[Fate.FORWARDED] - before >= 2
+
+
+@pytest.mark.clause("FM-3")
+@pytest.mark.parametrize("router", _ONE_TAG, ids=describe, indirect=True)
+@versions
+def test_three_routers_send_the_same_packet(
+    router: Router, flowmap: int, connection: Connect, version: int
+) -> None:
+    """By the program, by the flow table, and by the stack: octet for octet."""
+
+    def arrives() -> bytes:
+        with arriving.frames(router.server) as arrived:
+            send_frames(router.client, [packet])
+            (received,) = arrived(b"crafted")
+        return received
+
+    seen = {}
+    with ExitStack() as attached:
+        forwarder = Forwarder(router, flowmap, attached)
+        talk = connection(UDP_PROTOCOL, version)
+        talk.offloaded()
+        tag = router.plan.vlans[0] if router.plan.vlans else None
+        packet = frame(router.client, router.inside, talk.tuple, vlan=tag)
+        before = forwarder.fates()[Fate.FORWARDED]
+        seen["program"] = arrives()
+        assert forwarder.fates()[Fate.FORWARDED] == before + 1
+    talk.offloaded()
+    seen["flow table"] = arrives()
+    flowtable.drop_table(TABLE, router.namespace)
+    wait_for("the flow to be the stack's", lambda: (e := talk.entry()) and not e.offloaded)
+    seen["stack"] = arrives()
+    assert leaving.intact(seen["stack"])
+    assert seen["program"] == seen["flow table"] == seen["stack"]

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the program leaves to the stack: it says why, and the packet comes to its end."""
+
+import errno
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+
+from fixtures.guest import arriving, ipsec, links, netlink, outgoing, tunnel
+from fixtures.guest.forwarder import Fate, Forwarder
+from fixtures.guest.plugin import Connect
+from fixtures.guest.refusal import refused
+from fixtures.guest.topology import Router
+from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Connection, connect
+from fixtures.guest.wait import wait_for
+
+versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
+
+_NARROW = 1400
+_HOPS = {4: (socket.IPPROTO_IP, socket.IP_TTL), 6: (socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS)}
+_DISCOVER = {  # IP_MTU_DISCOVER, IPV6_MTU_DISCOVER: _DO, _DONT
+    4: (socket.IPPROTO_IP, 10),
+    6: (socket.IPPROTO_IPV6, 23),
+}
+_DO, _DONT = 2, 0
+_NOPS = bytes([1, 1, 1, 1])
+
+
+@pytest.fixture
+def forwarder(own_router: Router, own_flowmap: int, cleanup: ExitStack) -> Forwarder:
+    """The program on a router that the test has to itself."""
+    return Forwarder(own_router, own_flowmap, cleanup)
+
+
+Rise = Callable[[Fate], int]
+"""By how much a count has grown."""
+
+
+@pytest.fixture
+def rise(forwarder: Forwarder) -> Callable[[], Rise]:
+    """Gives what tells how counts have grown since it was asked for."""
+
+    def begin() -> Rise:
+        before = forwarder.fates()
+        return lambda fate: forwarder.fates()[fate] - before[fate]
+
+    return begin
+
+
+@pytest.mark.clause("FM-4", "FM-5")
+def test_first_packets_go_up(own_connection: Connect, rise: Callable[[], Rise]) -> None:
+    counted = rise()
+    own_connection(UDP_PROTOCOL, 4).exchange()
+    assert counted(Fate.NO_FLOW) == 2
+    assert counted(Fate.FORWARDED) == 0
+
+
+@pytest.mark.clause("FM-4")
+@versions
+def test_fragments_go_up(own_connection: Connect, rise: Callable[[], Rise], version: int) -> None:
+    talk = own_connection(UDP_PROTOCOL, version)
+    talk.offloaded()
+    level, option = _DISCOVER[version]
+    talk.client.setsockopt(level, option, _DONT)
+    counted = rise()
+    long = outgoing.PAYLOAD.ljust(4000)
+    talk.client.send(long)
+    assert talk.server.recv(1 << 16) == long
+    # Over IPv6 they are fragments by a header of their own, so that no UDP is seen at all.
+    assert counted(Fate.FRAGMENT if version == 4 else Fate.NOT_TCP_OR_UDP) == 3
+    assert counted(Fate.FORWARDED) == 0
+
+
+@pytest.mark.clause("FM-4")
+def test_options_go_up(own_connection: Connect, rise: Callable[[], Rise]) -> None:
+    talk = own_connection(UDP_PROTOCOL, 4)
+    talk.offloaded()
+    talk.client.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, _NOPS)
+    counted = rise()
+    talk.client.send(outgoing.PAYLOAD)
+    assert talk.server.recv(1 << 16) == outgoing.PAYLOAD
+    assert counted(Fate.OPTIONS) == 1
+
+
+@pytest.mark.clause("FM-3", "FM-4")
+@versions
+def test_last_hop_goes_up(
+    own_router: Router, own_connection: Connect, rise: Callable[[], Rise], version: int
+) -> None:
+    talk = own_connection(UDP_PROTOCOL, version)
+    talk.offloaded()
+    talk.client.setsockopt(*_HOPS[version], 1)
+    counted = rise()
+    with (
+        arriving.frames(own_router.server) as at_server,
+        arriving.frames(own_router.client) as at_client,
+    ):
+        talk.client.send(outgoing.PAYLOAD)
+        # The stack's complaint has the packet in it.
+        assert at_client(outgoing.PAYLOAD)
+        assert not at_server(outgoing.PAYLOAD, 0)
+    assert counted(Fate.EXPIRES) == 1
+
+
+@pytest.mark.clause("FM-3", "FM-4")
+@versions
+def test_packet_larger_than_the_mtu_goes_up(
+    own_router: Router, own_connection: Connect, rise: Callable[[], Rise], version: int
+) -> None:
+    netlink.transact(
+        netlink.NETLINK_ROUTE,
+        [links.mtu(own_router.outside.index, _NARROW)],
+        own_router.namespace,
+    )
+    talk = own_connection(UDP_PROTOCOL, version)
+    talk.offloaded()
+    level, option = _DISCOVER[version]
+    talk.client.setsockopt(level, option, _DO)
+    header = {4: 28, 6: 48}[version]
+    counted = rise()
+    largest = outgoing.PAYLOAD.ljust(_NARROW - header)
+    talk.client.send(largest)
+    assert talk.server.recv(1 << 16) == largest
+    assert (counted(Fate.TOO_LARGE), counted(Fate.FORWARDED)) == (0, 1)
+    talk.client.send(largest + b"!")
+    assert counted(Fate.TOO_LARGE) == 1
+    # The stack's answer: packet too big.
+    with refused(errno.EMSGSIZE):
+        talk.client.recv(1)
+
+
+@pytest.mark.clause("FM-4", "SN-6")
+@pytest.mark.parametrize("end", [Connection.finish, Connection.reset, Connection.server_reset])
+def test_end_of_a_connection_goes_up(
+    own_connection: Connect, rise: Callable[[], Rise], end: Callable[[Connection], None]
+) -> None:
+    talk = own_connection(TCP_PROTOCOL, 4)
+    talk.offloaded()
+    counted = rise()
+    end(talk)
+    assert counted(Fate.CONTROL) == 1
+    wait_for("the flow to end", lambda: (entry := talk.entry()) and not entry.offloaded)
+
+
+@pytest.mark.clause("FM-3")
+@versions
+def test_unknown_neighbour_goes_up(
+    own_router: Router, own_connection: Connect, rise: Callable[[], Rise], version: int
+) -> None:
+    talk = own_connection(UDP_PROTOCOL, version)
+    talk.offloaded()
+    address = own_router.server.addresses[version]
+    netlink.transact(
+        netlink.NETLINK_ROUTE,
+        [links.forget(own_router.outside.index, address)],
+        own_router.namespace,
+    )
+    counted = rise()
+    talk.client.send(outgoing.PAYLOAD)
+    assert talk.server.recv(1 << 16) == outgoing.PAYLOAD
+    assert counted(Fate.NO_NEIGHBOUR) == 1
+
+    # The stack has found it, and the program knows.
+    talk.exchange()
+    assert counted(Fate.NO_NEIGHBOUR) == 1
+    assert counted(Fate.FORWARDED) == 2
+
+
+@pytest.mark.clause("FM-3")
+@versions
+def test_tunnel_goes_up(
+    own_router: Router, cleanup: ExitStack, rise: Callable[[], Rise], version: int
+) -> None:
+    router = tunnel.over(own_router, version)
+    talk = connect(router, UDP_PROTOCOL, version, cleanup)
+    talk.offloaded()
+    counted = rise()
+    talk.client.send(outgoing.PAYLOAD)
+    assert talk.server.recv(1 << 16) == outgoing.PAYLOAD
+    assert (counted(Fate.OTHER_WAY), counted(Fate.FORWARDED)) == (1, 0)
+
+
+@pytest.mark.clause("FM-3")
+@versions
+def test_ipsec_goes_up(
+    own_router: Router, own_connection: Connect, rise: Callable[[], Rise], version: int
+) -> None:
+    ipsec.over(own_router, version)
+    talk = own_connection(UDP_PROTOCOL, version)
+    talk.offloaded()
+    counted = rise()
+    talk.client.send(outgoing.PAYLOAD)
+    assert talk.server.recv(1 << 16) == outgoing.PAYLOAD
+    assert (counted(Fate.OTHER_WAY), counted(Fate.FORWARDED)) == (1, 0)

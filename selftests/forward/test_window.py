@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""TCP's windows and flags: the program drops what conntrack holds to be invalid."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+from scapy.layers.inet import TCP
+from scapy.layers.l2 import Ether
+
+from fixtures.guest import arriving, flowtable, nftables
+from fixtures.guest.forwarder import Fate, Forwarder
+from fixtures.guest.plugin import Connect
+from fixtures.guest.topology import TABLE, Router
+from fixtures.guest.traffic import TCP_PROTOCOL, Connection, send_frames
+from fixtures.guest.transfer import Transfer
+from fixtures.guest.wait import wait_for
+
+_MARK = b"a segment by hand"
+_FAR = 1 << 30
+_WORD = 1 << 32
+
+INVALID = """
+table inet guard {
+  chain forward {
+    type filter hook forward priority 0; policy accept;
+    ct state invalid counter drop
+  }
+}
+"""
+"""What a router that has no program drops these segments by."""
+
+
+def _ahead(segment: TCP) -> None:
+    segment.seq = (segment.seq + _FAR) % _WORD
+
+
+def _behind(segment: TCP) -> None:
+    segment.seq = (segment.seq - _FAR) % _WORD
+
+
+def _acknowledges_what_was_never_sent(segment: TCP) -> None:
+    segment.ack = (segment.ack + _FAR) % _WORD
+
+
+def _acknowledges_long_ago(segment: TCP) -> None:
+    segment.ack = (segment.ack - _FAR) % _WORD
+
+
+def _again(segment: TCP) -> None:
+    """The same once more, as after a loss."""
+
+
+def _without_flags(segment: TCP) -> None:
+    segment.flags = 0
+
+
+def _without_ack(segment: TCP) -> None:
+    segment.flags = "P"
+
+
+OUTSIDE = [_ahead, _behind, _acknowledges_what_was_never_sent, _acknowledges_long_ago]
+FLAGS = [_without_flags, _without_ack]
+Change = Callable[[TCP], None]
+
+
+def _name(change: Change) -> str:
+    return change.__name__.lstrip("_")
+
+
+def _segment(router: Router, talk: Connection, change: Change) -> bytes:
+    """A segment that the client has just sent, changed, as it would put it on the wire."""
+    with arriving.frames(router.inside) as arrived:
+        talk.exchange(_MARK)
+        packet = Ether(arrived(_MARK)[-1])
+    change(packet[TCP])
+    del packet[TCP].chksum
+    return bytes(packet)
+
+
+def _comes_through(router: Router, segment: bytes) -> bool:
+    with arriving.frames(router.server) as arrived:
+        send_frames(router.client, [segment])
+        return bool(arrived(_MARK, 0))
+
+
+@pytest.fixture
+def forwarder(own_router: Router, own_flowmap: int, cleanup: ExitStack) -> Forwarder:
+    """The program on a router that the test has to itself."""
+    return Forwarder(own_router, own_flowmap, cleanup)
+
+
+@pytest.mark.clause("FM-3", "FM-4")
+@pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("change", [*OUTSIDE, *FLAGS, _again], ids=_name)
+def test_program_drops_what_conntrack_holds_to_be_invalid(
+    own_router: Router,
+    own_connection: Connect,
+    forwarder: Forwarder,
+    change: Change,
+    version: int,
+) -> None:
+    talk = own_connection(TCP_PROTOCOL, version)
+    talk.offloaded()
+    segment = _segment(own_router, talk, change)
+    before = forwarder.fates()
+    comes = _comes_through(own_router, segment)
+    counted = forwarder.fates() - before
+    if change in OUTSIDE:
+        assert (comes, counted) == (False, {Fate.OUT_OF_WINDOW: 1})
+    elif change in FLAGS:
+        assert (comes, counted) == (False, {Fate.BAD_FLAGS: 1})
+    else:
+        assert comes
+        assert counted[Fate.FORWARDED] >= 1
+    talk.exchange()  # the connection has not suffered
+
+    # The same router without the flow table: conntrack decides, and decides the same.
+    nftables.run(INVALID, own_router.namespace)
+    flowtable.drop_table(TABLE, own_router.namespace)
+    wait_for("the flow to be the stack's", lambda: (e := talk.entry()) and not e.offloaded)
+    assert _comes_through(own_router, _segment(own_router, talk, change)) == comes
+
+
+@pytest.mark.clause("FM-3", "FM-10")
+def test_nothing_of_a_connection_is_out_of_its_window(
+    own_connection: Connect, forwarder: Forwarder
+) -> None:
+    """Windows are scaled: without the SYNs' word for it a transfer would be cut."""
+    talk = own_connection(TCP_PROTOCOL, 4)
+    talk.offloaded()
+    before = forwarder.fates()
+    size = 1 << 20
+    assert Transfer(talk, size, seed=1).arrives()
+    counted = forwarder.fates() - before
+    assert counted[Fate.OUT_OF_WINDOW] == 0
+    assert counted[Fate.FORWARDED] > size // 1500
