@@ -52,7 +52,8 @@ static __always_inline enum parsed dissect(struct xdp_md *ctx, struct flow_key *
 		next = tag + 2;
 		at->tags = i + 1;
 	}
-	at->l3 = next - data;
+	/* Reckoned, not subtracted: the verifier knows no bounds for the distance of pointers. */
+	at->l3 = sizeof(*eth) + at->tags * 2 * sizeof(__be16);
 
 	if (proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = next;
@@ -64,6 +65,7 @@ static __always_inline enum parsed dissect(struct xdp_md *ctx, struct flow_key *
 			return HAS_OPTIONS;
 		if (ip->frag_off & bpf_htons(IP_FRAGMENT))
 			return IS_FRAGMENT;
+		at->l4 = at->l3 + sizeof(*ip);
 		key->l3proto = AF_INET;
 		key->l4proto = ip->protocol;
 		key->src[0] = ip->saddr;
@@ -74,6 +76,7 @@ static __always_inline enum parsed dissect(struct xdp_md *ctx, struct flow_key *
 		next = ip + 1;
 		if (next > end)
 			return NOT_SERVED;
+		at->l4 = at->l3 + sizeof(*ip);
 		key->l3proto = AF_INET6;
 		key->l4proto = ip->nexthdr;
 		__builtin_memcpy(key->src, &ip->saddr, sizeof(key->src));
@@ -84,7 +87,6 @@ static __always_inline enum parsed dissect(struct xdp_md *ctx, struct flow_key *
 
 	if (key->l4proto != IPPROTO_TCP && key->l4proto != IPPROTO_UDP)
 		return NOT_SERVED;
-	at->l4 = next - data;
 	ports = next;
 	if ((void *)(ports + 2) > end)
 		return NOT_SERVED;

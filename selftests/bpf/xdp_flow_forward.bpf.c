@@ -116,15 +116,16 @@ static __always_inline enum fate track(struct xdp_md *ctx, const struct flow_key
 		window_missed(key);
 		return NO_FLOW;
 	}
-	if (tcp->fin || tcp->rst)
+	if (tcp->rst)
 		return CONTROL;
 	if (!tcp->ack)
 		return BAD_FLAGS;
+	/* A FIN is the stack's to judge, but it is acknowledged, and that may come by here. */
 	seq = bpf_ntohl(tcp->seq);
-	if (!window_admits(key, value, seq, seq + after - at->l4 - header, bpf_ntohl(tcp->ack_seq),
-			   bpf_ntohs(tcp->window)))
+	if (!window_admits(key, value, seq, seq + after - at->l4 - header + tcp->fin,
+			   bpf_ntohl(tcp->ack_seq), bpf_ntohs(tcp->window)) && !tcp->fin)
 		return OUT_OF_WINDOW;
-	return FORWARDED;
+	return tcp->fin ? CONTROL : FORWARDED;
 }
 
 /* Addresses, ports, TTL and checksums; false where the packet is too short after all. */

@@ -68,6 +68,7 @@ def test_three_routers_send_the_same_packet(
         with arriving.frames(router.server) as arrived:
             send_frames(router.client, [packet])
             (received,) = arrived(b"crafted")
+        assert talk.server.recv(1 << 16) == b"crafted"
         return received
 
     seen = {}

@@ -8,7 +8,7 @@ import pytest
 from scapy.layers.inet import TCP
 from scapy.layers.l2 import Ether
 
-from fixtures.guest import arriving, flowtable, nftables
+from fixtures.guest import arriving, flowtable, nftables, outgoing
 from fixtures.guest.forwarder import Fate, Forwarder
 from fixtures.guest.plugin import Connect
 from fixtures.guest.topology import TABLE, Router
@@ -70,9 +70,9 @@ def _name(change: Change) -> str:
 
 def _segment(router: Router, talk: Connection, change: Change) -> bytes:
     """A segment that the client has just sent, changed, as it would put it on the wire."""
-    with arriving.frames(router.inside) as arrived:
+    with outgoing.frames(router.client.namespace) as sent:
         talk.exchange(_MARK)
-        packet = Ether(arrived(_MARK)[-1])
+        packet = Ether(sent(router.client.device, _MARK)[-1])
     change(packet[TCP])
     del packet[TCP].chksum
     return bytes(packet)
