@@ -114,7 +114,10 @@ static __always_inline __u32 scale_of(const struct window *own, const struct win
 	return TCP_SCALE_MAX;
 }
 
-/* Whether a segment is in its window; if so it moves the windows. */
+/*
+ * Whether a segment may pass: nothing beyond what the peer allows or acknowledged before it was
+ * sent.  What is older than the window passes, too, for its receiver to answer, and moves nothing.
+ */
 static __always_inline bool window_admits(const struct flow_key *key,
 					  const struct flow_value *value, __u32 seq, __u32 end,
 					  __u32 ack, __u32 size)
@@ -135,11 +138,14 @@ static __always_inline bool window_admits(const struct flow_key *key,
 
 	if (peer && peer->known) {
 		slack = own->known && own->largest > TCP_SLACK ? own->largest : TCP_SLACK;
-		if (before(peer->allows, seq) || before(peer->end, ack) ||
-		    before(ack, peer->end - slack))
+		if (before(peer->allows, seq))
 			return false;
 		if (own->known && before(end, own->end - peer->largest))
+			return true;
+		if (before(peer->end, ack))
 			return false;
+		if (before(ack, peer->end - slack))
+			return true;
 	}
 
 	size <<= scale_of(own, peer);

@@ -8,13 +8,12 @@ import pytest
 from scapy.layers.inet import TCP
 from scapy.layers.l2 import Ether
 
-from fixtures.guest import arriving, flowtable, nftables, outgoing
+from fixtures.guest import arriving, nftables, outgoing
 from fixtures.guest.forwarder import Fate, Forwarder
 from fixtures.guest.plugin import Connect
-from fixtures.guest.topology import TABLE, Router
+from fixtures.guest.topology import Plan, Router
 from fixtures.guest.traffic import TCP_PROTOCOL, Connection, send_frames
 from fixtures.guest.transfer import Transfer
-from fixtures.guest.wait import wait_for
 
 _MARK = b"a segment by hand"
 _FAR = 1 << 30
@@ -28,7 +27,7 @@ table inet guard {
   }
 }
 """
-"""What a router that has no program drops these segments by."""
+"""What a router that has no program drops such segments by."""
 
 
 def _ahead(segment: TCP) -> None:
@@ -59,8 +58,10 @@ def _without_ack(segment: TCP) -> None:
     segment.flags = "P"
 
 
-OUTSIDE = [_ahead, _behind, _acknowledges_what_was_never_sent, _acknowledges_long_ago]
+OUTSIDE = [_ahead, _acknowledges_what_was_never_sent]
 FLAGS = [_without_flags, _without_ack]
+# What is old is for its receiver to answer.
+PASS = [_behind, _acknowledges_long_ago, _again]
 Change = Callable[[TCP], None]
 
 
@@ -92,8 +93,8 @@ def forwarder(own_router: Router, own_flowmap: int, cleanup: ExitStack) -> Forwa
 
 @pytest.mark.clause("FM-3", "FM-4")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
-@pytest.mark.parametrize("change", [*OUTSIDE, *FLAGS, _again], ids=_name)
-def test_program_drops_what_conntrack_holds_to_be_invalid(
+@pytest.mark.parametrize("change", [*OUTSIDE, *FLAGS, *PASS], ids=_name)
+def test_program_drops_what_is_outside_its_window_or_has_bad_flags(
     own_router: Router,
     own_connection: Connect,
     forwarder: Forwarder,
@@ -115,11 +116,22 @@ def test_program_drops_what_conntrack_holds_to_be_invalid(
         assert counted[Fate.FORWARDED] >= 1
     talk.exchange()  # the connection has not suffered
 
-    # The same router without the flow table: conntrack decides, and decides the same.
+
+@pytest.mark.clause("FM-3")
+@pytest.mark.parametrize("own_router", [Plan(tables="none")], ids=["stack"], indirect=True)
+@pytest.mark.parametrize("change", [*OUTSIDE, *FLAGS, *PASS], ids=_name)
+def test_conntrack_holds_the_same_to_be_invalid(
+    own_router: Router, own_connection: Connect, change: Change
+) -> None:
+    """The other side of the comparison: a router that offloads nothing.
+
+    One that did would not do: conntrack learns the windows anew when a flow comes back to it
+    (flow_offload_fixup_tcp() in net/netfilter/nf_flow_table_core.c).
+    """
     nftables.run(INVALID, own_router.namespace)
-    flowtable.drop_table(TABLE, own_router.namespace)
-    wait_for("the flow to be the stack's", lambda: (e := talk.entry()) and not e.offloaded)
-    assert _comes_through(own_router, _segment(own_router, talk, change)) == comes
+    talk = own_connection(TCP_PROTOCOL, 4)
+    talk.exchange()
+    assert _comes_through(own_router, _segment(own_router, talk, change)) == (change in PASS)
 
 
 @pytest.mark.clause("FM-3", "FM-10")
