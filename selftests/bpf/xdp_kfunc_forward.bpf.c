@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Forward without a flow map, as it can be done on any kernel: bpf_xdp_flow_lookup() finds the
+ * flow, its other direction says how it is translated, and bpf_fib_lookup() who is next.  The
+ * kernel's own structures are read for it.  No VLAN, no TCP windows, and no FIN, RST or SYN.
+ */
+#include "vmlinux.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "counters.h"
+#include "flowmap.h"
+#include "packet.h"
+#include "rewrite.h"
+
+enum counter { FORWARDED };
+
+struct bpf_flowtable_opts___local {
+	s32 error;
+};
+
+/* As much as is read of what is in the flow table's module. */
+struct flow_offload_tuple___local {
+	struct in6_addr src_v6;
+	struct in6_addr dst_v6;
+	__be16 src_port;
+	__be16 dst_port;
+	u16 dir : 2;
+	u16 mtu;
+} __attribute__((preserve_access_index));
+
+struct flow_offload_tuple_rhash___local {
+	struct flow_offload_tuple___local tuple;
+} __attribute__((preserve_access_index));
+
+struct flow_offload_tuple_rhash;
+
+struct flow_offload_tuple_rhash *
+bpf_xdp_flow_lookup(struct xdp_md *ctx, struct bpf_fib_lookup *fib_tuple,
+		    struct bpf_flowtable_opts___local *opts, u32 opts_len) __ksym;
+
+/* What the packet is to become: the other direction's tuple, turned round. */
+static __always_inline void translated(struct flow_offload_tuple_rhash___local *found,
+				       struct flow_value *value)
+{
+	const long size = bpf_core_type_size(struct flow_offload_tuple_rhash___local);
+	struct flow_offload_tuple_rhash___local *other;
+
+	if (BPF_CORE_READ_BITFIELD_PROBED(&found->tuple, dir))
+		other = (void *)found - size;
+	else
+		other = (void *)found + size;
+	BPF_CORE_READ_INTO(&value->src, other, tuple.dst_v6);
+	BPF_CORE_READ_INTO(&value->dst, other, tuple.src_v6);
+	BPF_CORE_READ_INTO(&value->src_port, other, tuple.dst_port);
+	BPF_CORE_READ_INTO(&value->dst_port, other, tuple.src_port);
+	BPF_CORE_READ_INTO(&value->mtu, found, tuple.mtu);
+}
+
+SEC("xdp")
+int xdp_kfunc_forward(struct xdp_md *ctx)
+{
+	struct bpf_flowtable_opts___local opts = {};
+	struct flow_offload_tuple_rhash___local *found;
+	struct flow_value value = {};
+	struct bpf_fib_lookup fib = {};
+	struct flow_key key = {};
+	struct place at = {};
+	__u8 ttl = 0, flags;
+	__u32 size;
+
+	if (dissect(ctx, &key, &at) != SERVED || at.tags)
+		return XDP_PASS;
+	size = length(ctx, &at, key.l3proto, &ttl);
+	if (!size || ttl <= 1)
+		return XDP_PASS;
+	if (key.l4proto == IPPROTO_TCP) {
+		/* SYN, FIN, RST */
+		if (bpf_xdp_load_bytes(ctx, at.l4 + 13, &flags, sizeof(flags)) || flags & 7)
+			return XDP_PASS;
+	}
+
+	fib.family = key.l3proto;
+	fib.l4_protocol = key.l4proto;
+	fib.sport = key.src_port;
+	fib.dport = key.dst_port;
+	fib.ifindex = key.iifindex;
+	__builtin_memcpy(fib.ipv6_src, key.src, sizeof(fib.ipv6_src));
+	__builtin_memcpy(fib.ipv6_dst, key.dst, sizeof(fib.ipv6_dst));
+	found = (void *)bpf_xdp_flow_lookup(ctx, &fib, &opts, sizeof(opts));
+	if (!found)
+		return XDP_PASS;
+	translated(found, &value);
+	if (size > value.mtu)
+		return XDP_PASS;
+
+	__builtin_memcpy(fib.ipv6_src, value.src, sizeof(fib.ipv6_src));
+	__builtin_memcpy(fib.ipv6_dst, value.dst, sizeof(fib.ipv6_dst));
+	fib.sport = value.src_port;
+	fib.dport = value.dst_port;
+	fib.tot_len = 0;
+	if (bpf_fib_lookup(ctx, &fib, sizeof(fib), 0) != BPF_FIB_LKUP_RET_SUCCESS)
+		return XDP_PASS;
+	__builtin_memcpy(value.h_source, fib.smac, sizeof(value.h_source));
+	__builtin_memcpy(value.h_dest, fib.dmac, sizeof(value.h_dest));
+
+	if (!rewrite(ctx, &key, &value, &at) || !dress(ctx, &key, &value, 0))
+		return XDP_DROP;
+	count(FORWARDED);
+	return bpf_redirect(fib.ifindex, 0);
+}
+
+char LICENSE[] SEC("license") = "GPL";
