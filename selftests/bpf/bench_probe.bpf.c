@@ -78,7 +78,6 @@ PROBE(flowmap_lookup, flowmap_lookup_elem)
 PROBE(flowmap_find, nf_flow_snoop_lookup)
 PROBE(flowmap_refresh, nf_flow_snoop_refresh)
 PROBE(flowmap_update, flowmap_update_value)
-PROBE(flowmap_device, dev_get_by_index_rcu)
 PROBE(kfunc_lookup, bpf_xdp_flow_lookup)
 PROBE(kfunc_find, flow_offload_lookup)
 
