@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.host.bench import cli, parts
+from fixtures.host.bench import cli, parts, plots
 from fixtures.host.bench.machine import counting
 from fixtures.host.bench.room import FOLDER, why_not
 from fixtures.host.errors import UserError
@@ -48,15 +48,16 @@ def test_counting_machine_has_one_thread_and_a_state_of_its_own(
     assert made.key.endswith("-counting")
 
 
-def test_json_is_rendered_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_rendered_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "draw", lambda *_: [])
     run = bench([figure("lookup", 1.0, by="flow map"), figure("lookup", 2.0, by="kfunc")])
     first, second = tmp_path / "first", tmp_path / "second"
     cli.write(run, first)
     assert cli.main(["--render", str(first / "bench.json"), "--to", str(second)]) == 0
     assert (second / "bench.md").read_text() in capsys.readouterr().out
-    drawn = (first / "lookup-counting.svg").read_bytes()
-    assert b"kfunc" in drawn
-    assert drawn == (second / "lookup-counting.svg").read_bytes()
+    assert (second / "bench.json").read_text() == (first / "bench.json").read_text()
 
 
 def _report(outcome: str, longrepr: object = None) -> dict[str, object]:

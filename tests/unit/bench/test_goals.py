@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Goals: which two figures are compared, and when a goal counts as met."""
 
+from typing import Any
+
 import pytest
 
-from fixtures.host.bench.figures import INSTRUCTIONS, Figure, Missing
+from fixtures.host.bench.figures import INSTRUCTIONS, TIME, Figure, Missing
 from fixtures.host.bench.goals import goals
-from fixtures.host.bench.table import goal_table, markdown, number
+from fixtures.host.bench.table import figure_table, goal_table, markdown, number
 from tests.unit.bench.fake import bench, figure
 
 
@@ -40,15 +42,16 @@ def test_mirror_is_compared_with_the_unpatched_kernel() -> None:
 
 
 def test_size_compares_the_largest_with_the_smallest() -> None:
-    sizes = [figure("lookup at size", 90.0 + size / 1000, flows=size) for size in (100000, 1000)]
-    (goal,) = goals(bench(sizes))
-    assert (goal.over.case["flows"], goal.under.case["flows"]) == (100000, 1000)
+    cost = {100_000: 180.0, 10_000: 500.0, 1_000: 90.0}
+    (goal,) = goals(bench([figure("lookup at size", cost[size], flows=size) for size in cost]))
+    assert (goal.over.case["flows"], goal.under.case["flows"]) == (100_000, 1_000)
+    assert goal.ratio == 2.0
     assert goal.met
 
 
 def test_forwarding_has_to_be_faster_by_so_much_for_each_load() -> None:
     def costs(octets: int, nft: float, own: float) -> list[Figure]:
-        case = {"octets": octets, "flows": 1, "nat": ""}
+        case: dict[str, Any] = {"octets": octets, "flows": 1, "nat": ""}
         return [
             figure("forward", nft, by="nft flowtable", **case),
             figure("forward", own, by="flow map", **case),
@@ -80,3 +83,10 @@ def test_page_names_kernel_accelerator_goals_and_what_is_missing() -> None:
 )
 def test_numbers_have_no_more_digits_than_mean_something(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_cases_are_written_for_people_and_packets_are_counted_by_the_second() -> None:
+    case: dict[str, Any] = {"by": "nft flowtable", "octets": 64, "flows": 1000, "nat": ""}
+    text = figure_table([figure("forward", 2000.0, machine=TIME, **case)])
+    assert "by nft flowtable, octets 64, flows 1,000 |" in text
+    assert "500,000 packets/s" in text
