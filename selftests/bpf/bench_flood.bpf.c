@@ -78,15 +78,22 @@ int flood(struct xdp_md *ctx)
 	return own->action;
 }
 
-/* Where frames come out: the other end of the wire.  Whatever else comes is not counted. */
+/* Whatever else the kernel sends by itself is not counted. */
+static __always_inline void see(void *data, void *end)
+{
+	struct ethhdr *eth = data;
+	struct iphdr *ip = (void *)(eth + 1);
+
+	if ((void *)(ip + 1) <= end && eth->h_proto == bpf_htons(ETH_P_IP) &&
+	    ip->protocol == IPPROTO_UDP)
+		count(ARRIVED);
+}
+
+/* Where frames come out: the other end of the wire. */
 SEC("xdp")
 int arrive(struct xdp_md *ctx)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct ethhdr *eth = data;
-
-	if ((void *)(eth + 1) <= end && eth->h_proto == bpf_htons(ETH_P_IP))
-		count(ARRIVED);
+	see((void *)(long)ctx->data, (void *)(long)ctx->data_end);
 	return XDP_DROP;
 }
 
@@ -94,8 +101,7 @@ int arrive(struct xdp_md *ctx)
 SEC("tc")
 int depart(struct __sk_buff *ctx)
 {
-	if (ctx->protocol == bpf_htons(ETH_P_IP))
-		count(ARRIVED);
+	see((void *)(long)ctx->data, (void *)(long)ctx->data_end);
 	return TC_ACT_SHOT;
 }
 
