@@ -10,17 +10,8 @@
 #include <bpf/bpf_helpers.h>
 
 #include "flowmap.h"
+#include "kfunc.h"
 #include "packet.h"
-
-struct bpf_flowtable_opts___local {
-	s32 error;
-};
-
-struct flow_offload_tuple_rhash;
-
-struct flow_offload_tuple_rhash *
-bpf_xdp_flow_lookup(struct xdp_md *ctx, struct bpf_fib_lookup *fib_tuple,
-		    struct bpf_flowtable_opts___local *opts, u32 opts_len) __ksym;
 
 SEC("xdp")
 int by_kfunc(struct xdp_md *ctx)

@@ -9,6 +9,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "flowmap.h"
+#include "kfunc.h"
 
 #define QUESTIONS 1024 /* a power of two */
 
@@ -17,16 +18,6 @@ struct question {
 	__u32 padding;
 	struct bpf_fib_lookup tuple; /* the same for the kfunc */
 };
-
-struct bpf_flowtable_opts___local {
-	s32 error;
-};
-
-struct flow_offload_tuple_rhash;
-
-struct flow_offload_tuple_rhash *
-bpf_xdp_flow_lookup(struct xdp_md *ctx, struct bpf_fib_lookup *fib_tuple,
-		    struct bpf_flowtable_opts___local *opts, u32 opts_len) __ksym;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -11,19 +11,10 @@
 
 #include "counters.h"
 #include "flowmap.h"
+#include "kfunc.h"
 #include "packet.h"
 
 enum counter { BOTH, NEITHER, ONLY_MAP, ONLY_KFUNC, FAILED };
-
-struct bpf_flowtable_opts___local {
-	s32 error;
-};
-
-struct flow_offload_tuple_rhash;
-
-struct flow_offload_tuple_rhash *
-bpf_xdp_flow_lookup(struct xdp_md *ctx, struct bpf_fib_lookup *fib_tuple,
-		    struct bpf_flowtable_opts___local *opts, u32 opts_len) __ksym;
 
 SEC("xdp")
 int xdp_both_lookups(struct xdp_md *ctx)

@@ -12,14 +12,11 @@
 
 #include "counters.h"
 #include "flowmap.h"
+#include "kfunc.h"
 #include "packet.h"
 #include "rewrite.h"
 
 enum counter { FORWARDED };
-
-struct bpf_flowtable_opts___local {
-	s32 error;
-};
 
 /* As much as is read of what is in the flow table's module. */
 struct flow_offload_tuple___local {
@@ -34,12 +31,6 @@ struct flow_offload_tuple___local {
 struct flow_offload_tuple_rhash___local {
 	struct flow_offload_tuple___local tuple;
 } __attribute__((preserve_access_index));
-
-struct flow_offload_tuple_rhash;
-
-struct flow_offload_tuple_rhash *
-bpf_xdp_flow_lookup(struct xdp_md *ctx, struct bpf_fib_lookup *fib_tuple,
-		    struct bpf_flowtable_opts___local *opts, u32 opts_len) __ksym;
 
 /* What the packet is to become: the other direction's tuple, turned round. */
 static __always_inline void translated(struct flow_offload_tuple_rhash___local *found,

@@ -10,7 +10,7 @@ from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest.forwarder import Fate, Forwarder
 from fixtures.guest.plugin import Connect, describe
 from fixtures.guest.topology import TABLE, Plan, Router
-from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, frame, send_frames
+from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Connection, frame, send_frames
 from fixtures.guest.wait import wait_for
 
 protocols = pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
@@ -25,7 +25,25 @@ PLANS = [
     Plan(bridge="plain"),
 ]
 _ONE_TAG = [plan for plan in PLANS if len(plan.vlans) <= 1]
+_IN_DRIVERS = [Plan(), Plan(nat="snat+dnat"), Plan(vlans=(100, 7))]
 _TTL = 64
+
+
+def _require_arrivals_as_the_value_says(
+    router: Router, flowmap: int, forwarder: Forwarder, talk: Connection
+) -> None:
+    flow = talk.offloaded()
+    before = forwarder.fates()[Fate.FORWARDED]
+    with arriving.frames(router.server) as at_server, arriving.frames(router.client) as at_client:
+        talk.exchange(outgoing.PAYLOAD)
+        for key, arrived in ((flow.original, at_server), (flow.reply, at_client)):
+            (received,) = arrived(outgoing.PAYLOAD)
+            assert leaving.carried(received) == leaving.promised(
+                bpf.lookup(flowmap, key), key.l3proto
+            )
+            assert leaving.hops(received) == _TTL - 1
+            assert leaving.intact(received)
+    assert forwarder.fates()[Fate.FORWARDED] - before >= 2
 
 
 @pytest.mark.clause("FM-3", "FM-4")
@@ -42,18 +60,25 @@ def test_packets_arrive_as_the_value_says(
 ) -> None:
     forwarder = Forwarder(router, flowmap, cleanup)
     talk = connection(protocol, version)
-    flow = talk.offloaded()
-    before = forwarder.fates()[Fate.FORWARDED]
-    with arriving.frames(router.server) as at_server, arriving.frames(router.client) as at_client:
-        talk.exchange(outgoing.PAYLOAD)
-        for key, arrived in ((flow.original, at_server), (flow.reply, at_client)):
-            (received,) = arrived(outgoing.PAYLOAD)
-            assert leaving.carried(received) == leaving.promised(
-                bpf.lookup(flowmap, key), key.l3proto
-            )
-            assert leaving.hops(received) == _TTL - 1
-            assert leaving.intact(received)
-    assert forwarder.fates()[Fate.FORWARDED] - before >= 2
+    _require_arrivals_as_the_value_says(router, flowmap, forwarder, talk)
+
+
+@pytest.mark.clause("FM-3", "FM-4")
+@pytest.mark.parametrize("router", _IN_DRIVERS, ids=describe, indirect=True)
+@versions
+@protocols
+def test_driver_forwards_as_the_value_says(
+    router: Router,
+    flowmap: int,
+    connection: Connect,
+    cleanup: ExitStack,
+    protocol: int,
+    version: int,
+) -> None:
+    """In the devices' drivers, where it is at home: no packet buffer of the stack's."""
+    forwarder = Forwarder(router, flowmap, cleanup, native=True)
+    talk = connection(protocol, version)
+    _require_arrivals_as_the_value_says(router, flowmap, forwarder, talk)
 
 
 @pytest.mark.clause("FM-3")

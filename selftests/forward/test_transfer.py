@@ -55,6 +55,26 @@ def test_transfer_over_a_bad_wire_arrives_whole(
     assert counted[Fate.MALFORMED] == counted[Fate.BAD_FLAGS] == 0
 
 
+@pytest.mark.clause("FM-3", "FM-10")
+@pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
+def test_driver_forwards_a_transfer(
+    own_router: Router,
+    own_flowmap: int,
+    own_connection: Connect,
+    cleanup: ExitStack,
+    version: int,
+) -> None:
+    forwarder = Forwarder(own_router, own_flowmap, cleanup, native=True)
+    talk = own_connection(TCP_PROTOCOL, version)
+    talk.offloaded()
+    before = forwarder.fates()
+    size = 1 << 20
+    assert Transfer(talk, size, seed=version).arrives()
+    counted = forwarder.fates() - before
+    assert counted[Fate.FORWARDED] > size // 1500
+    assert counted[Fate.OUT_OF_WINDOW] == counted[Fate.MALFORMED] == 0
+
+
 def _reload(router: Router, _forwarder: Forwarder) -> None:
     """The whole ruleset anew, in one transaction."""
     nftables.run(f"delete table inet {TABLE}\n{ruleset(router.plan)}", router.namespace)

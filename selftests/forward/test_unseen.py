@@ -3,7 +3,6 @@
 
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
 
 import pytest
 from scapy.layers.inet import IP, TCP, IPOption_NOP, fragment
@@ -21,12 +20,6 @@ versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 
 _PIECE = bytes(1000)
 _WORD = 1 << 32
-
-
-@pytest.fixture
-def forwarder(own_router: Router, own_flowmap: int, cleanup: ExitStack) -> Forwarder:
-    """The program on a router that the test has to itself."""
-    return Forwarder(own_router, own_flowmap, cleanup)
 
 
 @pytest.mark.clause("FM-3", "SN-6")

@@ -27,12 +27,6 @@ _DO, _DONT = 2, 0
 _NOPS = bytes([1, 1, 1, 1])
 
 
-@pytest.fixture
-def forwarder(own_router: Router, own_flowmap: int, cleanup: ExitStack) -> Forwarder:
-    """The program on a router that the test has to itself."""
-    return Forwarder(own_router, own_flowmap, cleanup)
-
-
 Rise = Callable[[Fate], int]
 """By how much a count has grown."""
 

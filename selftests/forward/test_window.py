@@ -2,7 +2,6 @@
 """TCP's windows and flags: the program drops what conntrack holds to be invalid."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
 
 import pytest
 from scapy.layers.inet import TCP
@@ -83,12 +82,6 @@ def _comes_through(router: Router, segment: bytes) -> bool:
     with arriving.frames(router.server) as arrived:
         send_frames(router.client, [segment])
         return bool(arrived(_MARK, 0))
-
-
-@pytest.fixture
-def forwarder(own_router: Router, own_flowmap: int, cleanup: ExitStack) -> Forwarder:
-    """The program on a router that the test has to itself."""
-    return Forwarder(own_router, own_flowmap, cleanup)
 
 
 @pytest.mark.clause("FM-3", "FM-4")
