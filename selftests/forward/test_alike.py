@@ -106,7 +106,7 @@ def test_three_routers_send_the_same_packet(
         before = forwarder.fates()[Fate.FORWARDED]
         seen["program"] = arrives()
         assert forwarder.fates()[Fate.FORWARDED] == before + 1
-    talk.offloaded()
+    talk.offloaded_anew()
     seen["flow table"] = arrives()
     flowtable.drop_table(TABLE, router.namespace)
     wait_for("the flow to be the stack's", lambda: (e := talk.entry()) and not e.offloaded)

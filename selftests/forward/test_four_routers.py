@@ -163,12 +163,12 @@ def test_four_routers_send_the_same(
         attached.callback(loaded.close)
         for port in (router.inside, router.outside):
             loaded.attach_xdp(_KFUNC, port.index, router.namespace, attached)
-        talk.offloaded()
+        talk.offloaded_anew()
         before_kfunc = loaded.counter(0)
         seen["kfunc"] = _through(talk, volley)
         assert loaded.counter(0) - before_kfunc >= len(volley) - 2
 
-    talk.offloaded()
+    talk.offloaded_anew()
     seen["flow table"] = _through(talk, volley)
 
     flowtable.drop_table(TABLE, router.namespace)

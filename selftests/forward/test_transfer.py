@@ -114,11 +114,13 @@ def test_change_in_the_midst_of_a_transfer_loses_nothing(
     assert Transfer(talk, 2 * _MIB, seed=1).arrives(midway)
     if change is _delete:
         return
-    # The flow is there again, or still, and the program serves it.
-    talk.offloaded()
-    before = forwarder.fates()
-    talk.exchange()
-    assert (forwarder.fates() - before)[Fate.FORWARDED] >= 2
+
+    def served() -> bool:
+        before = forwarder.fates()
+        talk.exchange()
+        return (forwarder.fates() - before)[Fate.FORWARDED] >= 2
+
+    wait_for("the flow to be there again, or still, and the program to serve it", served)
 
 
 @pytest.mark.clause("FM-10", "SN-6")

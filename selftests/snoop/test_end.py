@@ -41,6 +41,7 @@ IPV6_ENDS = (ends.conntrack_delete, ends.device_down, ends.device_delete, ends.r
 Watch = Callable[[Flow], Readers]
 
 _SOON = 60
+_HOUR = 3600
 _MORE = b"and one thing more"
 
 
@@ -50,8 +51,12 @@ def _each(name: str, protocol: int, version: int, listed: Sequence[ends.End]) ->
 
 
 def _no_longer_served(talk: Connection) -> bool:
+    """By conntrack.  IPS_OFFLOAD alone does not say it: the end of a stale flow may take it from
+    the next one (docs/findings.md), whose entry has its day of life then nevertheless
+    (NF_CT_DAY in ``flow_offload_add()``), and none else of UDP has.
+    """
     entry = talk.entry()
-    return entry is None or not entry.offloaded
+    return entry is None or not (entry.offloaded or (entry.timeout or 0) > _HOUR)
 
 
 def _directions(fd: int, flow: Flow) -> list[int | None]:
@@ -235,8 +240,13 @@ def test_map_follows_its_source_through_changes(
         # A table gives a flow with a stale route up at its next packet; the map is earlier.
         assert served or found == [False, False]
         talk.exchange()
-    flow = talk.offloaded()
-    assert _directions(own_flowmap, flow) == [0, 1]
+
+    def found_again() -> bool:
+        talk.exchange()
+        return _directions(own_flowmap, flow) == [0, 1]
+
+    # Not by IPS_OFFLOAD: garbage collection of the stale flow may clear it (docs/findings.md).
+    wait_for("the flow to be there again, or still", found_again)
 
 
 @pytest.mark.clause("SN-6", "SN-4")
