@@ -90,3 +90,17 @@ def test_cases_are_written_for_people_and_packets_are_counted_by_the_second() ->
     text = figure_table([figure("forward", 2000.0, machine=TIME, **case)])
     assert "by nft flowtable, octets 64, flows 1,000 |" in text
     assert "500,000 packets/s" in text
+
+
+def test_suite_is_compared_with_bare_vng_and_with_one_worker() -> None:
+    found = goals(
+        bench(
+            [
+                figure("first line", 0.3e9, machine=TIME, how="restored"),
+                figure("first line", 6e9, machine=TIME, how="vng --exec true"),
+                figure("run of snoop's tests", 160e9, machine=TIME, workers=1),
+                figure("run of snoop's tests", 101e9, machine=TIME, workers=2),
+            ]
+        )
+    )
+    assert [(round(goal.ratio, 2), goal.met) for goal in found] == [(0.05, True), (1.58, False)]
