@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from fixtures.guest import conntrack, flowtable, netns, nftables, tc
-from fixtures.guest.examples import effort
+from fixtures.guest.examples import affordable, effort
 from fixtures.guest.forwarder import Fate, Forwarder
 from fixtures.guest.plugin import Connect, describe
 from fixtures.guest.topology import TABLE, Plan, Router, ruleset
@@ -42,12 +42,26 @@ def test_transfer_over_a_bad_wire_arrives_whole(
 ) -> None:
     forwarder = Forwarder(router, flowmap, cleanup)
     talk = connection(TCP_PROTOCOL, version)
+    _transfer(talk, forwarder, wire, 2 * _MIB * effort())
+
+
+@pytest.mark.clause("FM-3", "FM-4", "FM-10")
+@pytest.mark.deadline(300)
+def test_long_transfer_over_a_bad_wire_arrives_whole(
+    router: Router, flowmap: int, connection: Connect, cleanup: ExitStack
+) -> None:
+    """100 MB; less where everything is slower still than under emulation."""
+    forwarder = Forwarder(router, flowmap, cleanup)
+    _transfer(connection(TCP_PROTOCOL, 4), forwarder, "all", affordable(100) * 1_000_000)
+
+
+def _transfer(talk: Connection, forwarder: Forwarder, wire: str, size: int) -> None:
+    """Send so many octets over such a wire; they arrive, and by the program."""
     talk.offloaded()
-    for host in (router.client, router.server):
+    for host in (talk.router.client, talk.router.server):
         tc.run(f"qdisc add dev {host.device} root netem {WIRES[wire]}", host.namespace)
     before = forwarder.fates()
-    size = 2 * _MIB * effort()
-    assert Transfer(talk, size, seed=version).arrives()
+    assert Transfer(talk, size, seed=size).arrives()
     counted = forwarder.fates() - before
     # Nearly all of it by the program: what it leaves to the stack are the odd ones.
     assert counted[Fate.FORWARDED] > size // 1500
