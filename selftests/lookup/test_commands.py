@@ -3,7 +3,9 @@
 
 import errno
 import mmap
+import os
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
@@ -152,3 +154,23 @@ def test_program_that_goes_beyond_the_value_is_refused_when_loaded(
         Object("xdp_forbidden", {"flows": make_flowmap()}, (forbidden,))
     assert refusal.value.errno == errno.EACCES
     assert cause in str(refusal.value)
+
+
+@pytest.mark.clause("MM-9", "FM-9")
+def test_program_that_may_sleep_is_refused_when_loaded(
+    make_flowmap: Flowmap, cleanup: ExitStack
+) -> None:
+    flowmap = make_flowmap()
+    outer = bpf.map_create(bpf.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=flowmap)
+    cleanup.callback(os.close, outer)
+    maps = {"flows": flowmap, "outer": outer}
+    # The same lookup where nothing may sleep: without it the refusal could have any reason.
+    Object("sleepable", maps, ("inside_awake",)).close()
+    for program, cause in (
+        ("itself", "Sleepable programs can only use"),
+        ("inside", f"map_type {bpf.flowmap_type()} cannot be used where the program may sleep"),
+    ):
+        with pytest.raises(LoadError) as refusal:
+            Object("sleepable", maps, (program,))
+        assert refusal.value.errno == errno.EINVAL
+        assert cause in str(refusal.value)

@@ -51,12 +51,16 @@ def _each(name: str, protocol: int, version: int, listed: Sequence[ends.End]) ->
 
 
 def _no_longer_served(talk: Connection) -> bool:
-    """By conntrack.  IPS_OFFLOAD alone does not say it: the end of a stale flow may take it from
-    the next one (docs/findings.md), whose entry has its day of life then nevertheless
-    (NF_CT_DAY in ``flow_offload_add()``), and none else of UDP has.
+    """By conntrack.
+
+    IPS_OFFLOAD alone does not say it: the end of a stale flow may take it from the next one
+    (docs/findings.md), whose entry has its day of life nevertheless (NF_CT_DAY in
+    ``flow_offload_add()``).  Of UDP no other entry has.
     """
     entry = talk.entry()
-    return entry is None or not (entry.offloaded or (entry.timeout or 0) > _HOUR)
+    if entry is None or entry.offloaded:
+        return entry is None
+    return talk.tuple.protocol != UDP_PROTOCOL or (entry.timeout or 0) < _HOUR
 
 
 def _directions(fd: int, flow: Flow) -> list[int | None]:
