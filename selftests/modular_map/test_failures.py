@@ -3,14 +3,18 @@
 
 import errno
 import os
+import struct
 
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import faults, flowtable, modules
-from fixtures.guest.plugin import Namespaces
+from fixtures.guest import faults, flowtable, modules, uapi
+from fixtures.guest.plugin import Flowmap, Namespaces
 from fixtures.guest.refusal import refused
+from fixtures.guest.wait import wait_for
 
+ENOTSUPP = 524
+"""include/linux/errno.h; not for user space, and yet seen there."""
 FEW = 3
 """Fewer failing allocations than this would mean that the injection does not work."""
 
@@ -81,3 +85,49 @@ def test_module_load_with_each_allocation_failing(without_module: None) -> None:
     assert errno.ENOMEM in {attempt.errno for attempt in refusals}
     modules.load_file(path)
     os.close(bpf.flowmap_create())
+
+
+@pytest.mark.clause("MM-5", "MM-4")
+@pytest.mark.deadline(300)
+def test_program_load_with_each_allocation_failing(
+    flowmap_module: str, make_flowmap: Flowmap
+) -> None:
+    fd = make_flowmap()
+    program = _asking(fd)
+    os.close(bpf.prog_load(bpf.PROG_TYPE_XDP, program))
+    held = modules.references(flowmap_module)
+    maps = bpf.identities(bpf.Command.MAP_GET_NEXT_ID)
+
+    def load() -> None:
+        os.close(bpf.prog_load(bpf.PROG_TYPE_XDP, program))
+
+    def nothing_has_changed() -> None:
+        def settled() -> bool:
+            programs = bpf.identities(bpf.Command.PROG_GET_NEXT_ID)
+            return programs == [] and modules.references(flowmap_module) == held
+
+        wait_for("the program to be gone", settled)
+        assert bpf.identities(bpf.Command.MAP_GET_NEXT_ID) == maps
+        assert bpf.found(fd, uapi.Key(l3proto=2)) is None
+
+    attempts = faults.each(load, nothing_has_changed)
+    refusals = [attempt.errno for attempt in attempts if attempt.errno]
+    assert len(refusals) >= FEW
+    assert errno.ENOMEM in refusals
+    print(sorted(set(refusals)), refusals)
+    assert set(refusals) <= {errno.ENOMEM, errno.EINVAL, ENOTSUPP}
+    os.close(fd)
+    modules.await_unreferenced(flowmap_module)
+    modules.unload(flowmap_module)
+
+
+def _asking(fd: int) -> bytes:
+    """A program that looks a key of zeros up in a map, and passes the packet."""
+    size = -(-uapi.KEY_SIZE // 8) * 8
+    # *(u64 *)(fp - place) = 0
+    clear = b"".join(struct.pack("<BBhi", 0x7A, 10, -place, 0) for place in range(8, size + 1, 8))
+    key = struct.pack("<BBhiBBhi", 0xBF, 0xA2, 0, 0, 0x07, 2, 0, -size)  # r2 = fp - size
+    this = struct.pack("<BBhi", 0x18, 0x11, 0, fd) + bytes(8)  # r1 = map
+    call = struct.pack("<BBhi", 0x85, 0, 0, 1)  # bpf_map_lookup_elem
+    leave = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)  # return XDP_PASS
+    return clear + key + this + call + leave
