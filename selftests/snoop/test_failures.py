@@ -58,14 +58,16 @@ def test_flow_add_with_each_allocation_failing(
         39999,
         _PORT,
     )
+    packet = b""
     seen: Counter[tuple[bool, int]] = Counter()
     missed = [0, 0]
 
     def answered() -> None:
         """A new connection, with an answer, and not offloaded yet."""
-        nonlocal side
+        nonlocal side, packet
         side = replace(side, source_port=side.source_port + 1)
-        wire.send(frame(wire.client, wire.inside, side, payload=_BODY))
+        packet = frame(wire.client, wire.inside, side, payload=_BODY)
+        wire.send(packet)
         # What the one before sent last may be there, too.
         while (peer := server.recvfrom(len(_BODY))[1])[1] != side.source_port:
             pass
@@ -76,7 +78,7 @@ def test_flow_add_with_each_allocation_failing(
         assert not entry.offloaded
 
     def go_on() -> None:
-        wire.send(frame(wire.client, wire.inside, side, payload=_BODY))
+        wire.send(packet)
 
     def maps_have_it_or_count_it() -> None:
         entry = conntrack.find(side, own_router.namespace)
