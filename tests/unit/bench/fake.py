@@ -4,14 +4,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fixtures.host.bench.figures import INSTRUCTIONS, Bench, Figure, Missing
+from fixtures.host.bench.figures import INSTRUCTIONS, OWN, Bench, Figure, Missing
 
 
 def figure(
     name: str,
     *samples: float,
     machine: str = INSTRUCTIONS,
-    profile: str = "base",
+    profile: str = OWN,
     unit: str = "time",
     **case: Any,
 ) -> Figure:
@@ -24,7 +24,7 @@ def figure(
 def bench(figures: Sequence[Figure], missing: Sequence[Missing] = ()) -> Bench:
     """A run with these figures."""
     return Bench(
-        kernels={"base": "7.3.4 (abc)"},
+        kernels={OWN: "7.3.4 (abc)"},
         accel="tcg",
         qemu="QEMU emulator version 7.2",
         host={"cpu": "a processor"},

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.host.bench.figures import INSTRUCTIONS, TIME, Figure, Missing
+from fixtures.host.bench.figures import INSTRUCTIONS, TIME, WITHOUT, Figure, Missing
 from fixtures.host.bench.goals import goals
 from fixtures.host.bench.table import figure_table, goal_table, markdown, number
 from tests.unit.bench.fake import bench, figure
@@ -34,7 +34,7 @@ def test_mirror_is_compared_with_the_unpatched_kernel() -> None:
             [
                 figure("add", 882.0, tables=0, of="snoop table"),
                 figure("add", 1500.0, tables=1, of="snoop table"),
-                figure("add", 874.0, tables=0, of="snoop table", profile="unpatched"),
+                figure("add", 874.0, tables=0, of="snoop table", profile=WITHOUT),
             ]
         )
     )
@@ -72,7 +72,7 @@ def test_page_names_kernel_accelerator_goals_and_what_is_missing() -> None:
         part="mirror", profile="unpatched", machine=INSTRUCTIONS, measurement="m", why="panic"
     )
     page = markdown(bench(_lookups(201.0), [lost]))
-    for part in ("base 7.3.4 (abc)", "Time by tcg", "| **no** |", "≤ 1.5", "panic"):
+    for part in ("bench 7.3.4 (abc)", "Time by tcg", "| **no** |", "≤ 1.5", "panic"):
         assert part in page
     rows = [line for line in page.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in rows} == {6}
