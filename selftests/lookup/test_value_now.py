@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a value says of the moment of the lookup, and not of when the flow was added."""
 
+import os
+import socket
+from contextlib import ExitStack
+
 import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.packet import Raw
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import conntrack, links, netlink, uapi
+from fixtures.guest import conntrack, links, netlink, netns, nftables, tap, uapi
+from fixtures.guest.conntrack import Tuple
 from fixtures.guest.plugin import Connect, Load
 from fixtures.guest.readers import Asker
-from fixtures.guest.topology import Router
-from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL
+from fixtures.guest.topology import TABLE, Router
+from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, key_of
+from fixtures.guest.wait import wait_for
 
 versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 
@@ -53,3 +61,33 @@ def test_mac_addresses_are_those_of_a_neighbour_that_is_valid(
     assert (uapi.mac(value.h_source), uapi.mac(value.h_dest)) == expected
     back = bpf.lookup(own_flowmap, flow.reply)
     assert uapi.mac(back.h_dest) == own_router.client.mac
+
+
+@pytest.mark.clause("FM-3")
+def test_device_without_ethernet_has_no_mac_addresses(
+    own_router: Router, own_flowmap: int, cleanup: ExitStack
+) -> None:
+    wire = tap.without_ethernet(own_router, cleanup)
+    joins = (
+        f"add flowtable inet {TABLE} ft {{ hook ingress priority 0; devices = {{ {tap.NAME} }}; }}"
+    )
+    nftables.run(joins, own_router.namespace)
+    client = netns.open_socket(own_router.client.namespace, socket.AF_INET, socket.SOCK_DGRAM)
+    cleanup.callback(client.close)
+    client.connect((wire.address, 7000))
+    source, port = client.getsockname()
+    side = Tuple(UDP_PROTOCOL, source, wire.address, port, 7000)
+
+    def offloaded() -> conntrack.Entry | None:
+        client.send(b"there")
+        packet = IP(tap.received(wire.fd, b"there"))
+        assert packet[UDP].sport == port
+        answer = IP(src=wire.address, dst=source) / UDP(sport=7000, dport=port) / Raw(b"back")
+        os.write(wire.fd, bytes(answer))
+        entry = conntrack.find(side, own_router.namespace)
+        return entry if entry and entry.offloaded else None
+
+    wait_for("the connection to be offloaded", offloaded)
+    value = bpf.lookup(own_flowmap, key_of(side, own_router.inside.index))
+    assert value.oifindex == wire.index
+    assert (uapi.mac(value.h_source), uapi.mac(value.h_dest)) == ("00:00:00:00:00:00",) * 2

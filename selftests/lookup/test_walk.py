@@ -52,6 +52,21 @@ def _flows(connection: Connect, count: int) -> list[Flow]:
     ]
 
 
+@pytest.mark.clause("FM-6", "SN-6")
+def test_walk_passes_over_many_that_have_ended(
+    router: Router, flowmap: int, connection: Connect
+) -> None:
+    """More than the kernel passes over with bottom halves off: NF_FLOW_SNOOP_BATCH."""
+    flows = _flows(connection, 150)
+    assert len(list(bpf.keys(flowmap))) == 2 * len(flows)
+    conntrack.flush(router.namespace)
+    # Before garbage collection has taken them all, as a rule.
+    with refused(errno.ENOENT):
+        bpf.next_key(flowmap, None)
+    (after,) = _flows(connection, 1)
+    assert sorted(map(bytes, bpf.keys(flowmap))) == sorted(map(bytes, after.keys))
+
+
 @pytest.mark.clause("FM-6")
 @pytest.mark.parametrize("walk", [_by_key, _by_batch], ids=["keys", "batches"])
 @pytest.mark.parametrize("steps", [1, 2, 5])
