@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.host.coverage import page, reasons
+from fixtures.host.coverage import page, reasons, told
 from fixtures.host.coverage.judged import State, judge
 from fixtures.host.coverage.lines import Line
 from fixtures.host.coverage.reasons import Reason
@@ -57,11 +57,11 @@ def test_reason_that_fits_nothing_is_out_of_date(reason: Reason) -> None:
 def test_figures(tmp_path: Path) -> None:
     known = judge(ADDED, RAN, [])
     assert known.branches() == (1, 2)
-    assert page.percent(known) == pytest.approx(200 / 3)
+    assert told.percent(known) == pytest.approx(200 / 3)
     page.write(known, tmp_path)
-    told = json.loads((tmp_path / "coverage.json").read_text())
-    assert told["lines"] == {"reached": 2, "unreached": 1, "reasoned": 0, "no code": 1}
-    assert told["files"]["net/a.c"][2]["text"] == "\t\treturn -ENOMEM;"
+    written = json.loads((tmp_path / "coverage.json").read_text())
+    assert written["lines"] == {"reached": 2, "unreached": 1, "reasoned": 0, "no code": 1}
+    assert written["files"]["net/a.c"][2]["text"] == "\t\treturn -ENOMEM;"
     assert "**no reason is known**" in (tmp_path / "coverage.md").read_text()
     assert "1 of 2 branches" in (tmp_path / "coverage.html").read_text()
 

@@ -60,9 +60,9 @@ def test_survivor_is_well_with_a_reason_only(tmp_path: Path) -> None:
 
 def test_survivors_come_first_on_the_page(tmp_path: Path) -> None:
     bugs = [(mutant(tmp_path), KILLED), (mutant(tmp_path, "b-bug"), SURVIVED)]
-    page.write(bugs, tmp_path / "report")
+    page.write(bugs, tmp_path / "report", "ab" * 32)
     told = json.loads((tmp_path / "report/mutants.json").read_text())
-    assert [entry["name"] for entry in told] == ["b-bug", "a-bug"]
+    assert [entry["name"] for entry in told["bugs"]] == ["b-bug", "a-bug"]
     html = (tmp_path / "report/mutants.html").read_text()
     assert "1 of 2" in html
     assert html.index("b-bug") < html.index("a-bug")

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from fixtures.host.report import html, ledger, summary
+from fixtures.host.report.besides import NOTHING, Besides
 from fixtures.host.report.clauses import parse
 from fixtures.host.report.flakes import histories
 from fixtures.host.report.model import Run, Verdict
-from tests.unit.report import fake
+from tests.unit.report import beside, fake
 
 PHONE = 360
 """Width of a small phone's window, in CSS pixels."""
@@ -73,10 +74,10 @@ def _runs(number: int) -> list[Run]:
     return [summary.tidy(run) for run in [*runs, again][:number]]
 
 
-def _page(number: int) -> str:
+def _page(number: int, besides: Besides = NOTHING) -> str:
     runs = _runs(number)
     past = histories([ledger.record_of(run) for run in runs])
-    return html.render(runs, parse(fake.CONTRACT), past)
+    return html.render(runs, parse(fake.CONTRACT), past, besides)
 
 
 def _ask(browser: list[str], folder: Path, page: str, script: str, fragment: str = "") -> Any:
@@ -206,10 +207,50 @@ def test_several_runs_are_one_list_with_the_worst_first(browser: list[str], tmp_
     }
 
 
+def test_what_is_beside_the_runs_is_linked_folded_and_drawn(
+    browser: list[str], tmp_path: Path
+) -> None:
+    answer = _ask(
+        browser,
+        tmp_path,
+        _page(1, beside.everything()),
+        """
+      const seen = {}, all = (what) => [...document.querySelectorAll(what)];
+      seen.links = all("#proved p a").map((item) => item.getAttribute("href"));
+      document.querySelector('#proved a[href="#coverage"]').click(); await later();
+      seen.top = Math.abs(document.getElementById("coverage").getBoundingClientRect().top) < 50;
+      seen.bugs = all("#bugs summary code").filter((item) => item.checkVisibility())
+        .map((item) => item.textContent);
+      seen.code = all("#coverage .code").some((item) => item.checkVisibility());
+      document.querySelector("#coverage summary").click(); await later();
+      seen.unfolded = all("#coverage .code").filter((item) => item.checkVisibility()).length;
+      seen.colours = new Set(all("#coverage tr").map(
+        (row) => getComputedStyle(row).backgroundColor)).size;
+      const bars = all("#bugs .bar").map((bar) => bar.getBoundingClientRect().width);
+      seen.bars = bars.map((width) => Math.round(4 * width / Math.max(...bars)));
+      seen.plot = document.querySelector("#cost img").naturalWidth;
+      return seen;
+    """,
+    )
+    assert answer == {
+        "links": ["#bugs", "#coverage", "#cost"],
+        "top": True,
+        "bugs": ["missed", "excused"],
+        "code": False,
+        "unfolded": 2,
+        "colours": 3,
+        "bars": [4, 2, 0, 2, 2],
+        "plot": 504,
+    }
+
+
+@pytest.mark.parametrize("besides", [NOTHING, beside.everything()], ids=["bare", "whole"])
 @pytest.mark.parametrize("number", [1, 3])
-def test_nothing_is_wider_than_a_phone(browser: list[str], tmp_path: Path, number: int) -> None:
+def test_nothing_is_wider_than_a_phone(
+    browser: list[str], tmp_path: Path, number: int, besides: Besides
+) -> None:
     """A frame of that width has to do: a window cannot be made so narrow."""
-    inner = markup.escape(_page(number))
+    inner = markup.escape(_page(number, besides))
     frame = f'<iframe width="{PHONE}" height="800" style="border: 0" srcdoc="{inner}"></iframe>'
     script = f"""
       const frame = document.querySelector("iframe");
