@@ -170,6 +170,8 @@ def test_bugs_of_several_folders_are_put_together(run: Path, tmp_path: Path) -> 
     fates = [(bug.name, bug.fate.value) for bug in union([first, second]).bugs]
     assert fates == [("x", "survived"), ("y", "killed"), ("z", "killed")]
     assert union([first, second]) == union([second, first])
+    assert "not tried" not in union([first, second]).headline
+    assert union([first, replace(second, known=9)]).headline.endswith("; 6 more were not tried")
     folders = [
         beside.write(Besides(seeded=each), tmp_path / str(at))
         for at, each in enumerate([first, second])
