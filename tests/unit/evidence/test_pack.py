@@ -12,6 +12,7 @@ from fixtures.host.evidence.cli import gather, main
 from fixtures.host.evidence.verify import verify
 from fixtures.host.report.write import write_all
 from tests.unit.evidence import fake
+from tests.unit.report import beside
 from tests.unit.report.fake import result, run
 
 
@@ -63,6 +64,18 @@ def test_several_runs_make_a_report_whose_links_hold(tmp_path: Path) -> None:
     for one in values["runs"]:
         (path,) = one["tests"][0]["artefacts"]
         assert path.removeprefix("../") in files
+
+
+def test_what_is_beside_a_run_is_in_the_report_of_all(tmp_path: Path) -> None:
+    sources = [
+        beside.write(beside.everything(), fake.report(tmp_path / "one" / "report")),
+        fake.report(tmp_path / "two" / "report", profile="debug"),
+    ]
+    (tmp_path / "scratch").mkdir()
+    files = gather(sources, tmp_path / "scratch")
+    for name, content in beside.everything().files().items():
+        assert files[f"runs/1/{name}"] == files[f"report/{name}"] == content
+    assert b'<section id="bugs">' in files["report/report.html"]
 
 
 def test_a_report_without_its_inputs_gets_them_from_the_cache(tmp_path: Path) -> None:

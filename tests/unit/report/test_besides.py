@@ -179,6 +179,13 @@ def test_bugs_of_several_folders_are_put_together(run: Path, tmp_path: Path) -> 
     assert "2 of 3 wrong versions" in report(run, *folders, to=tmp_path / "all")
 
 
+@pytest.mark.parametrize(("known", "good"), [(2, True), (3, False)])
+def test_all_is_well_when_all_were_tried(known: int, good: bool) -> None:
+    tried = [beside.tried("x", Fate.KILLED), beside.tried("y", Fate.SURVIVED, "Equal.")]
+    found = seeded(tried, beside.SERIES, known)
+    assert besides.subjects(Besides(seeded=found), [fake.run()])[0].good is good
+
+
 Change = Callable[[Besides], Besides]
 
 
