@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Ten thousand flow maps at once, and all of them gone."""
+"""Flow maps by the thousand at once, and all of them gone."""
 
 import os
 import resource
@@ -10,13 +10,15 @@ import pytest
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import conntrack, modules, netns
+from fixtures.guest.examples import effort
 from fixtures.guest.plugin import Connect
 from fixtures.guest.topology import Router
 from fixtures.guest.traffic import UDP_PROTOCOL
 from fixtures.guest.wait import wait_for
 
-MANY = 10_000
-_EVERY = 500
+MANY = min(10_000, 1_000 * effort() ** 2)
+"""Ten thousand in a campaign; they take minutes under emulation."""
+_EVERY = MANY // 20
 _SMALLEST = 1024
 """Bytes that a map takes at the very least; if it were less, it was not counted."""
 
@@ -44,6 +46,7 @@ def _maps() -> set[int]:
     return set(bpf.identities(bpf.Command.MAP_GET_NEXT_ID))
 
 
+@pytest.mark.campaign
 @pytest.mark.clause("MM-4", "SN-9", "SN-6", "SN-8", "RT-3")
 @pytest.mark.usefixtures("_room_for_many")
 @pytest.mark.deadline(120)
@@ -75,5 +78,6 @@ def test_many_maps_hold_a_flow_and_are_freed(
             os.close(fd)
     wait_for("the maps to be freed", lambda: modules.references(flowmap_module) == 0, 30)
     assert _maps() == others
-    wait_for("the memory to come back", lambda: _unreclaimable() - before < grown // 10, 30)
+    # Slabs that are partly in use stay; a map that stayed would be more.
+    wait_for("the memory to come back", lambda: _unreclaimable() - before < grown // 3, 30)
     modules.unload(flowmap_module)
