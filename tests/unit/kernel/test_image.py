@@ -2,6 +2,7 @@
 """A kernel that somebody else built: taken as it is, or refused in one line."""
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,21 @@ def test_one_without_the_other(image: Path, modules: Path) -> None:
 def test_two_kinds_of_source(image: Path, modules: Path) -> None:
     options = KernelOptions(image=image, modules=modules, tree=Path())
     assert "give one of them" in refused(options)
+
+
+@pytest.mark.parametrize(
+    ("given", "flag"),
+    [
+        (KernelOptions(apply_series=True), "--apply-series"),
+        (KernelOptions(patches="1"), "--patches"),
+        (KernelOptions(mutant=Path("a.patch")), "--mutant"),
+        (KernelOptions(tarball_sha256="0"), "--kernel-sha256"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_of_sources(image: Path, modules: Path, given: KernelOptions, flag: str) -> None:
+    with pytest.raises(UserError, match=f"{flag} is of sources"):
+        provide(replace(given, image=image, modules=modules))
 
 
 def test_no_kernel(tmp_path: Path, image: Path, modules: Path) -> None:
