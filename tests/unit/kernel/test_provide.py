@@ -32,6 +32,7 @@ class FakeBuilder:
     built = 0
     fails: Callable[[], None] | None = None
     exports = "schedule"
+    compiler_flags = "-O2"
 
     def __init__(
         self, source: Path, build_dir: Path, folder: Path, lock: int, variables: Sequence[str]
