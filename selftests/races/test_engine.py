@@ -109,9 +109,9 @@ def _flows(talk: Connection) -> Thread:
     return thread
 
 
-def _lookups(fd: int, flow: Flow, times: int) -> Thread:
+def _lookups(fd: int, flow: Flow, times: int, cpu: int = 1) -> Thread:
     """Look both directions up; a value must belong to its key."""
-    thread = Thread("lookup", 1, times=times)
+    thread = Thread(f"lookup {cpu}", cpu, times=times)
     for direction, key in enumerate(flow.keys):
         value = thread.buffer(uapi.Value())
         links = {"key": thread.buffer(key), "value": value}
@@ -147,9 +147,21 @@ def test_flows_that_come_and_go_against_lookup(own_flowmap: int, talk: Connectio
     flow, times = talk.offloaded(), 20
     threads = [_flows(talk), _lookups(own_flowmap, flow, times)]
     report = engine.run(threads, ROUNDS, inherited=[own_flowmap])
-    report.require({"flows": {"ok"}, "lookup": {"ok"}})
+    report.require({"flows": {"ok"}, "lookup 1": {"ok"}})
     # Both were seen: a flow that is there, and one that is not.
-    assert 0 < report.forgiven["lookup"] < 2 * times * ROUNDS, str(report)
+    assert 0 < report.forgiven["lookup 1"] < 2 * times * ROUNDS, str(report)
+    _settled(talk, own_flowmap)
+
+
+@pytest.mark.clause("RT-1", "RT-2", "FM-9")
+@pytest.mark.deadline(DEADLINE)
+def test_lookups_against_lookups(own_flowmap: int, talk: Connection) -> None:
+    """Each writes what changes into the value that both return."""
+    flow = talk.offloaded()
+    threads = [_lookups(own_flowmap, flow, 20, cpu) for cpu in (0, 1)]
+    report = engine.run(threads, ROUNDS, inherited=[own_flowmap])
+    report.require({thread.name: {"ok"} for thread in threads})
+    assert not any(report.forgiven.values()), str(report)
     _settled(talk, own_flowmap)
 
 
