@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import conntrack, engine, flowtable, modules, netlink, testmap, uapi
+from fixtures.guest import conntrack, engine, flowtable, modules, netlink, netns, testmap, uapi
 from fixtures.guest.plan import Thread
 from fixtures.guest.plugin import Connect, require_own_module
 from fixtures.guest.topology import Router
@@ -157,6 +157,9 @@ def test_flows_that_come_and_go_against_lookup(own_flowmap: int, talk: Connectio
 @pytest.mark.deadline(DEADLINE)
 def test_lookups_against_lookups(own_flowmap: int, talk: Connection) -> None:
     """Each writes what changes into the value that both return."""
+    # User space's lookups do not keep a flow alive.
+    timeout = {"netfilter/nf_flowtable_udp_timeout": 3600}
+    netns.set_sysctls(talk.router.namespace, timeout)
     flow = talk.offloaded()
     threads = [_lookups(own_flowmap, flow, 20, cpu) for cpu in (0, 1)]
     report = engine.run(threads, ROUNDS, inherited=[own_flowmap])
