@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A map of maps gives an inner map up while a program has that one in its hands."""
+
+import os
+import struct
+import sys
+from contextlib import ExitStack
+
+import pytest
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import modules, process
+from fixtures.guest.libbpf import Object
+from fixtures.guest.plugin import Flowmap
+from fixtures.guest.stop_points import FAR, hold
+from fixtures.guest.wait import wait_for
+
+pytestmark = pytest.mark.usefixtures("near")
+
+SLOT = struct.pack("=I", 0)
+XDP_PASS = 2
+SMALLEST_FRAME = bytes(14)
+
+
+def _held_by(fd: int) -> bytes:
+    return struct.pack("=I", fd)
+
+
+def _number(raw: bytes) -> int:
+    return int.from_bytes(raw, sys.byteorder)
+
+
+@pytest.mark.clause("FM-9", "MM-4", "MM-7", "RT-1")
+def test_inner_map_is_replaced_between_its_lookup_and_its_use(
+    flowmap_module: str, make_flowmap: Flowmap, cleanup: ExitStack
+) -> None:
+    first, second = bpf.flowmap_create(), make_flowmap()
+    outer = bpf.map_create(bpf.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=first)
+    cleanup.callback(os.close, outer)
+    bpf.update_raw(outer, SLOT, _held_by(first))
+    os.close(first)
+    program = Object("sleepable", {"flows": second, "outer": outer}, ("inside_awake",))
+    cleanup.callback(program.close)
+    runner = process.Waiting(
+        lambda: bpf.run_on_packet(program.program_fd("inside_awake"), SMALLEST_FRAME), FAR
+    )
+    # Who replaces an inner map waits for the programs, and then so would the test.
+    replacer = process.Waiting(lambda: bpf.update_raw(outer, SLOT, _held_by(second)))
+    others = [bpf.flowmap_create() for _ in range(3)]
+    references = modules.references(flowmap_module)
+    with hold("flowmap_lookup_elem", task=runner.pid) as stop:
+        runner.begin()
+        stop.reached()
+        replacer.begin()
+        wait_for(
+            "the other map to be in its place",
+            lambda: _number(bpf.lookup_raw(outer, SLOT, 4)) == bpf.map_info(second).id,
+        )
+        # Maps that no program had a hold of are freed meanwhile; this one is not among them.
+        for other in others:
+            os.close(other)
+            references -= 1
+            _await_references(flowmap_module, references)
+        stop.release()
+    assert runner.join() == XDP_PASS
+    replacer.join()
+    _await_references(flowmap_module, references - 1)
+
+
+def _await_references(module: str, number: int) -> None:
+    wait_for(
+        f"no more than {number} references to {module}",
+        lambda: modules.references(module) <= number,
+    )
+    assert modules.references(module) == number
