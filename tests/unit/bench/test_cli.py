@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The command: its parts, its machines, what it writes, and bad input."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fixtures.host.bench import cli, parts, plots
+from fixtures.host.bench.figures import Figure, Missing
 from fixtures.host.bench.machine import counting
 from fixtures.host.bench.room import FOLDER, why_not
-from fixtures.host.errors import UserError
+from fixtures.host.errors import InfraError, UserError
 from fixtures.host.paths import ROOT
 from fixtures.host.vm import machine
 from fixtures.host.vm.execute import Execution
@@ -88,3 +90,15 @@ def test_why_a_measurement_is_not_to_be_trusted(
 ) -> None:
     told = why_not(done, reports)
     assert told is None if why is None else why in str(told)
+
+
+def test_what_goes_wrong_at_the_end_loses_nothing() -> None:
+    def half() -> Iterator[Figure]:
+        yield figure("first line", 1.0)
+        raise InfraError("a run of tests failed\nand so on")
+
+    found: list[Figure] = []
+    missing: list[Missing] = []
+    cli._keep(half(), "base", found, missing)
+    assert [each.name for each in found] == ["first line"]
+    assert [each.why for each in missing] == ["a run of tests failed"]

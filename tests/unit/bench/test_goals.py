@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.host.bench.figures import INSTRUCTIONS, TIME, WITHOUT, Figure, Missing
+from fixtures.host.bench.figures import INSTRUCTIONS, SUITE, TIME, WITHOUT, Figure, Missing
 from fixtures.host.bench.goals import goals
 from fixtures.host.bench.table import figure_table, goal_table, markdown, number
 from tests.unit.bench.fake import bench, figure
@@ -96,10 +96,10 @@ def test_suite_is_compared_with_bare_vng_and_with_one_worker() -> None:
     found = goals(
         bench(
             [
-                figure("first line", 0.3e9, machine=TIME, how="restored"),
-                figure("first line", 6e9, machine=TIME, how="vng --exec true"),
-                figure("run of snoop's tests", 160e9, machine=TIME, workers=1),
-                figure("run of snoop's tests", 101e9, machine=TIME, workers=2),
+                figure("first line", 0.3e9, machine=TIME, profile=SUITE, how="restored"),
+                figure("first line", 6e9, machine=TIME, profile=SUITE, how="vng --exec true"),
+                figure("run of snoop's tests", 160e9, machine=TIME, profile=SUITE, workers=1),
+                figure("run of snoop's tests", 101e9, machine=TIME, profile=SUITE, workers=2),
             ]
         )
     )
