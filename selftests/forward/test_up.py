@@ -61,8 +61,12 @@ def test_fragments_go_up(own_connection: Connect, rise: Callable[[], Rise], vers
     long = outgoing.PAYLOAD.ljust(4000)
     talk.client.send(long)
     assert talk.server.recv(1 << 16) == long
-    # Over IPv6 they are fragments by a header of their own, so that no UDP is seen at all.
-    assert counted(Fate.FRAGMENT if version == 4 else Fate.NOT_TCP_OR_UDP) == 3
+    if version == 4:
+        assert counted(Fate.FRAGMENT) == 3
+    else:
+        # Fragments by a header of their own: no UDP is seen at all.  Nor is it in what hosts
+        # ask each other when they like.
+        assert counted(Fate.NOT_TCP_OR_UDP) >= 3
     assert counted(Fate.FORWARDED) == 0
 
 
