@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a value says of the moment of the lookup, and not of when the flow was added."""
 
-import os
 import socket
 from contextlib import ExitStack
 
@@ -10,7 +9,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.packet import Raw
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import conntrack, links, netlink, netns, nftables, tap, uapi
+from fixtures.guest import conntrack, links, netlink, netns, nftables, tun, uapi
 from fixtures.guest.conntrack import Tuple
 from fixtures.guest.plugin import Connect, Load
 from fixtures.guest.readers import Asker
@@ -67,9 +66,9 @@ def test_mac_addresses_are_those_of_a_neighbour_that_is_valid(
 def test_device_without_ethernet_has_no_mac_addresses(
     own_router: Router, own_flowmap: int, cleanup: ExitStack
 ) -> None:
-    wire = tap.without_ethernet(own_router, cleanup)
+    wire = tun.beside(own_router, cleanup)
     joins = (
-        f"add flowtable inet {TABLE} ft {{ hook ingress priority 0; devices = {{ {tap.NAME} }}; }}"
+        f"add flowtable inet {TABLE} ft {{ hook ingress priority 0; devices = {{ {tun.NAME} }}; }}"
     )
     nftables.run(joins, own_router.namespace)
     client = netns.open_socket(own_router.client.namespace, socket.AF_INET, socket.SOCK_DGRAM)
@@ -80,10 +79,10 @@ def test_device_without_ethernet_has_no_mac_addresses(
 
     def offloaded() -> conntrack.Entry | None:
         client.send(b"there")
-        packet = IP(tap.received(wire.fd, b"there"))
+        packet = IP(wire.receive(b"there"))
         assert packet[UDP].sport == port
         answer = IP(src=wire.address, dst=source) / UDP(sport=7000, dport=port) / Raw(b"back")
-        os.write(wire.fd, bytes(answer))
+        wire.send(bytes(answer))
         entry = conntrack.find(side, own_router.namespace)
         return entry if entry and entry.offloaded else None
 
