@@ -88,7 +88,7 @@ def test_map_does_not_keep_the_cgroup_of_its_creator(
     fd = bpf.get_pinned(str(bpffs / "flows"))
     flow = own_connection(UDP_PROTOCOL, 4).offloaded()
     assert bpf.lookup(fd, flow.original).ct_id == flow.entry.identity
-    wait_for("the cgroup to be left", lambda: not (group.path / "cgroup.procs").read_text())
+    group.await_left()
     group.remove()
     assert cgroup.dying() == before + 1
     (bpffs / "flows").unlink()

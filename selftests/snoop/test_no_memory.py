@@ -10,7 +10,6 @@ from fixtures.guest import cgroup, flowtable, process, uapi
 from fixtures.guest.plugin import Connect
 from fixtures.guest.topology import Router
 from fixtures.guest.traffic import UDP_PROTOCOL
-from fixtures.guest.wait import wait_for
 
 FLOWS = 48
 
@@ -35,7 +34,7 @@ def test_flows_that_its_creators_cgroup_has_no_room_for(
         flowtable.create_snoop("spy", "all", own_router.namespace)
 
     process.in_child(make)
-    wait_for("the cgroup to be left", lambda: not (group.path / "cgroup.procs").read_text())
+    group.await_left()
     cleanup.callback(group.remove_limit)
     keys: list[uapi.Key] = []
     for number in range(FLOWS):
