@@ -96,6 +96,19 @@ def test_damaged_archive_is_named(tmp_path: Path) -> None:
         counters.add_up(tmp_path, tmp_path / "total")
 
 
+@pytest.mark.parametrize("name", ["../outside.gcda", "net/../../outside.gcda", "/outside.gcda"])
+def test_archive_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: str) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = 1
+        archive.addfile(member, io.BytesIO(b"x"))
+    counters.keep(tmp_path, "one", out.getvalue())
+    with pytest.raises(UserError, match=r"one\.tar\.gz: .*outside\.gcda leads out of the archive"):
+        counters.add_up(tmp_path, tmp_path / "total")
+    assert not list(tmp_path.parent.glob("**/outside.gcda"))
+
+
 def test_nothing_counted_in_the_files_of_the_series(built: Path, tmp_path: Path) -> None:
     report = tmp_path / "report"
     counters.keep(report, "one", _run(built))
