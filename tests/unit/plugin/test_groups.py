@@ -3,6 +3,7 @@
 
 import pytest
 
+from fixtures.guest.plugin import where_nobody_else_is
 from fixtures.host.plugin import groups
 from fixtures.host.plugin.groups import group_of
 
@@ -20,6 +21,12 @@ def table(router): pass
 @pytest.fixture
 def narrow(): pass
 
+def everywhere(fixture_name, config): return "session"
+
+@pytest.fixture(scope=everywhere)
+def decided(): pass
+
+def test_decided(decided): pass
 def test_alone(narrow, tmp_path): pass
 def test_routed(router): pass
 def test_routed_too(router, narrow): pass
@@ -55,3 +62,17 @@ def test_the_widest_is_set_up_first(items: dict[str, pytest.Item]) -> None:
     group = group_of(items["test_tabled[nat]"])
     assert group
     assert group.fixtures == ("router", "table")
+
+
+def test_a_scope_that_is_decided_later_counts_as_what_it_is(items: dict[str, pytest.Item]) -> None:
+    group = group_of(items["test_decided"])
+    assert group
+    assert group.fixtures == ("decided",)
+
+
+def test_own_router_is_wide_but_where_all_tests_have_one_kernel(
+    pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert where_nobody_else_is("own_router", pytestconfig) == "session"
+    monkeypatch.setattr(pytestconfig.option, "here", True)
+    assert where_nobody_else_is("own_router", pytestconfig) == "function"
