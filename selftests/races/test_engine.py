@@ -18,6 +18,8 @@ from fixtures.guest.topology import Router
 from fixtures.guest.traffic import UDP_PROTOCOL, Connection, Flow, frame
 from fixtures.guest.wait import scale, wait_for
 
+pytestmark = pytest.mark.campaign
+
 SANITIZERS = 10
 """Deadline scale from which on a kernel is one with sanitizers."""
 ROUNDS = 200 if scale() < SANITIZERS else 40

@@ -28,6 +28,8 @@ from fixtures.guest.topology import Plan, Router
 from fixtures.guest.traffic import UDP_PROTOCOL, Connection, Flow
 from fixtures.guest.wait import wait_for
 
+pytestmark = pytest.mark.campaign
+
 ROUNDS = 20
 DEADLINE = 120
 

@@ -11,6 +11,8 @@ from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import modules, race, uapi
 from fixtures.guest.wait import wait_for
 
+pytestmark = pytest.mark.campaign
+
 ROUNDS = 20
 
 
