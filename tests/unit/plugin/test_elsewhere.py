@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Workers on other machines: who names them, and what they have to agree on."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,3 +70,17 @@ def test_same_kernel_and_series_are_accepted() -> None:
 def test_another_kernel_is_refused(other: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"this worker has kernel .* and the run is of kernel"):
         elsewhere.require_same(replace(CONTEXT, **other), CONTEXT)
+
+
+def test_artefacts_come_home_with_the_report(tmp_path: Path) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    (there / "artefacts/slug").mkdir(parents=True)
+    (there / "artefacts/slug/console.log").write_bytes(b"\0\xff")
+    report: Any = SimpleNamespace(
+        flowmap_result=json.dumps({"artefacts": ["artefacts/slug/console.log"]})
+    )
+    elsewhere.attach(report, there)
+    elsewhere.unpack(report, here)
+    assert (here / "artefacts/slug/console.log").read_bytes() == b"\0\xff"
+    elsewhere.unpack(cast(Any, SimpleNamespace()), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
