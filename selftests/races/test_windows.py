@@ -150,9 +150,9 @@ def test_flow_is_deleted_between_its_addition_and_the_mirror(
         hold("__nf_flow_snoop_add", cpu=FAR) as stop,
     ):
         sender.begin()
-        stop.reached()
+        stop.reached(busy=True)
         conntrack.delete(talk.tuple, talk.router.namespace)
-        deletion.reached()
+        deletion.reached(busy=True)
         deletion.release()
         stop.release()
     sender.join()
@@ -359,9 +359,9 @@ def test_flow_is_deleted_between_a_lookup_and_the_use_of_its_value(
         hold("array_map_update_elem", task=runner.pid, skip=1) as stop,
     ):
         runner.begin()
-        stop.reached()
+        stop.reached(busy=True)
         conntrack.flush(inside)
-        deletion.reached()
+        deletion.reached(busy=True)
         deletion.release()
         wait_for("the flow to be gone", lambda: _entries(own_flowmap) == 0)
         assert _found(own_flowmap, flow) == [None, None]
