@@ -57,6 +57,11 @@ class Stage:
         """The router's."""
         return self.router.namespace
 
+    @property
+    def rules(self) -> str:
+        """The router's, as a text that puts them in the place of what is there."""
+        return _FRESH + topology.ruleset(self.router.plan)
+
 
 Make = Callable[[Stage, int], race.Actor]
 """Makes an actor of a stage; the number tells what of it is its own."""
@@ -128,10 +133,9 @@ def _flush(stage: Stage, _place: int) -> race.Actor:
 
 def _source_delete(stage: Stage, _place: int) -> race.Actor:
     """The source table goes, and a new one comes in the same transaction."""
-    text = _FRESH + topology.ruleset(stage.router.plan)
 
     def act(_: int) -> None:
-        _commit(text, stage.namespace)
+        _commit(stage.rules, stage.namespace)
 
     return act
 
@@ -255,7 +259,6 @@ def _unload(_stage: Stage, _place: int) -> race.Actor:
 
 def _unload_offload(stage: Stage, _place: int) -> race.Actor:
     """Unload the module of nf_tables' flow statement; leave it loaded, and the rules in place."""
-    text = _FRESH + topology.ruleset(stage.router.plan)
 
     def act(_: int) -> None:
         _commit(_FRESH, stage.namespace)
@@ -263,7 +266,7 @@ def _unload_offload(stage: Stage, _place: int) -> race.Actor:
             modules.unload(modules.OFFLOAD)
             modules.load(modules.OFFLOAD)
         finally:
-            _commit(text, stage.namespace)
+            _commit(stage.rules, stage.namespace)
 
     return act
 
