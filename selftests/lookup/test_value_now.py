@@ -9,11 +9,11 @@ from scapy.layers.inet import IP, UDP
 from scapy.packet import Raw
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import conntrack, links, netlink, netns, nftables, tun, uapi
+from fixtures.guest import conntrack, links, netlink, netns, tun, uapi
 from fixtures.guest.conntrack import Tuple
 from fixtures.guest.plugin import Connect, Load
 from fixtures.guest.readers import Asker
-from fixtures.guest.topology import TABLE, Router
+from fixtures.guest.topology import Router
 from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, key_of
 from fixtures.guest.wait import wait_for
 
@@ -67,10 +67,7 @@ def test_device_without_ethernet_has_no_mac_addresses(
     own_router: Router, own_flowmap: int, cleanup: ExitStack
 ) -> None:
     wire = tun.beside(own_router, cleanup)
-    joins = (
-        f"add flowtable inet {TABLE} ft {{ hook ingress priority 0; devices = {{ {tun.NAME} }}; }}"
-    )
-    nftables.run(joins, own_router.namespace)
+    tun.offload(own_router)
     client = netns.open_socket(own_router.client.namespace, socket.AF_INET, socket.SOCK_DGRAM)
     cleanup.callback(client.close)
     client.connect((wire.address, 7000))

@@ -39,6 +39,7 @@ WARN = """\
         "UBSAN: array-index-out-of-bounds in net/netfilter/nf_flow_table_core.c:1",
         "list_del corruption. prev->next should be 0, but was 1",
         "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+        "ref_tracker: netdev@ffff888004a31c40 has 1/2 users at",
         "unregister_netdevice: waiting for veth0 to become free. Usage count = 2",
         "Kernel panic - not syncing: sysrq triggered crash",
     ],
@@ -57,6 +58,7 @@ def test_complaints_are_found(stamp: str, line: str) -> None:
         "[    1.000000] flowmap: end of BUG: 1234",
         "BUG: a program's own words",
         "[    1.000000] sysrq: Show Blocked State",
+        "[    1.000000] ref_tracker: memory allocation failure, unreliable refcount tracker.",
     ],
 )
 def test_other_lines_are_not(line: str) -> None:

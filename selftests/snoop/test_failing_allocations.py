@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The packet that adds a flow, with each allocation on its way failing in turn.
+
+Packets come in over a TUN device: the router forwards them on behalf of the process that
+writes them, whose allocations can be counted, and not of a softirq.
+"""
+
+import errno
+import socket
+from contextlib import ExitStack
+from functools import partial
+from typing import NamedTuple
+
+import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.packet import Raw
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import conntrack, faults, flowtable, netns, process, tun
+from fixtures.guest.conntrack import Tuple
+from fixtures.guest.topology import Router
+from fixtures.guest.traffic import UDP_PROTOCOL, key_of
+
+FAR_PORT = 7000
+ROUNDS, MOST = 20, 30
+"""How often all allocations are tried, and more than a packet's."""
+
+
+class Answered:
+    """A connection to the far end of the wire, of which the answer is still to come."""
+
+    def __init__(self, router: Router, wire: tun.Tun, cleanup: ExitStack) -> None:
+        self.router, self.wire = router, wire
+        client = netns.open_socket(router.client.namespace, socket.AF_INET, socket.SOCK_DGRAM)
+        cleanup.callback(client.close)
+        client.connect((wire.address, FAR_PORT))
+        client.send(b"there")
+        wire.receive(b"there")
+        address, port = client.getsockname()
+        self.side = Tuple(UDP_PROTOCOL, address, wire.address, port, FAR_PORT)
+        ports = UDP(sport=FAR_PORT, dport=port)
+        self._answer = bytes(IP(src=wire.address, dst=address) / ports / Raw(b"back"))
+
+    def answer(self) -> None:
+        """Let the router receive the answer: with it the connection is established."""
+        self.wire.send(self._answer)
+
+    @property
+    def offloaded(self) -> bool:
+        """Whether its flow table has it, as conntrack says."""
+        entry = conntrack.find(self.side, self.router.namespace)
+        return entry is not None and entry.offloaded
+
+    def found(self, flowmap: int) -> bool:
+        """Whether a flow map has it, in both directions or in none."""
+        there = key_of(self.side, self.router.inside.index)
+        back = key_of(self.side.reversed(), self.wire.index)
+        one, other = (bpf.found(flowmap, key) is not None for key in (there, back))
+        assert one == other, "half a flow"
+        return one
+
+
+class Outcome(NamedTuple):
+    """What became of a flow whose packet could not have some memory."""
+
+    offloaded: bool
+    """A flow table has it."""
+    found: bool
+    """The flow map has it."""
+    counted: bool
+    """The snoop table has it, and has not counted it as missed."""
+
+
+FATES = {
+    Outcome(offloaded=False, found=False, counted=True),
+    Outcome(offloaded=True, found=True, counted=False),
+    Outcome(offloaded=True, found=False, counted=True),
+}
+"""What may become of it, besides nothing: no flow, no entry of the snoop table, none of the map."""
+
+
+@pytest.mark.clause("SN-7", "SN-9")
+@pytest.mark.deadline(300)
+def test_flow_is_added_with_each_allocation_failing(
+    own_router: Router, own_flowmap: int, cleanup: ExitStack
+) -> None:
+    """Which allocation is the nth differs from packet to packet, as the caches of slabs and of
+    socket buffers fill and empty: so all are tried in turn until each fate has been seen."""
+    if why := faults.missing():
+        pytest.skip(why)
+    flowtable.create_snoop("spy", "all", own_router.namespace)
+    wire = tun.beside(own_router, cleanup)
+    tun.offload(own_router)
+    flows: list[Answered] = []
+    missed = 0
+
+    def answered_without(nth: int) -> tuple[faults.Attempt, Outcome]:
+        nonlocal missed
+        flow = Answered(own_router, wire, cleanup)
+        flows.append(flow)
+        with faults.enabled():
+            attempt = process.in_child(partial(faults.attempt, flow.answer, nth))
+        spy = flowtable.find("spy", "all", own_router.namespace)
+        assert spy.missed is not None
+        outcome = Outcome(flow.offloaded, flow.found(own_flowmap), spy.missed == missed)
+        missed = spy.missed
+        assert spy.entries == sum(each.offloaded for each in flows) - missed
+        return attempt, outcome
+
+    seen: dict[Outcome, int] = {}
+    for _ in range(ROUNDS):
+        for nth in range(1, MOST):
+            attempt, outcome = answered_without(nth)
+            if not attempt.failed:
+                break
+            assert attempt.errno in (0, errno.ENOMEM, errno.ENOBUFS)
+            seen[outcome] = seen.get(outcome, 0) + 1
+        # It had all that it asked for.
+        assert outcome == Outcome(True, True, True)
+        if set(seen) >= FATES:
+            break
+    print(seen)
+    # Each copy is memory of its own, and a flow that is not there is in no copy.
+    assert set(seen) - {Outcome(True, True, True)} == FATES
+    for flow in flows:
+        flow.answer()
+        assert flow.offloaded
