@@ -133,9 +133,10 @@ def _flush(stage: Stage, _place: int) -> race.Actor:
 
 def _source_delete(stage: Stage, _place: int) -> race.Actor:
     """The source table goes, and a new one comes in the same transaction."""
+    rules = stage.rules
 
     def act(_: int) -> None:
-        _commit(stage.rules, stage.namespace)
+        _commit(rules, stage.namespace)
 
     return act
 
@@ -259,6 +260,7 @@ def _unload(_stage: Stage, _place: int) -> race.Actor:
 
 def _unload_offload(stage: Stage, _place: int) -> race.Actor:
     """Unload the module of nf_tables' flow statement; leave it loaded, and the rules in place."""
+    rules = stage.rules
 
     def act(_: int) -> None:
         _commit(_FRESH, stage.namespace)
@@ -266,7 +268,7 @@ def _unload_offload(stage: Stage, _place: int) -> race.Actor:
             modules.unload(modules.OFFLOAD)
             modules.load(modules.OFFLOAD)
         finally:
-            _commit(stage.rules, stage.namespace)
+            _commit(rules, stage.namespace)
 
     return act
 
