@@ -1,20 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a value says of the moment of the lookup, and not of when the flow was added."""
 
-import socket
 from contextlib import ExitStack
 
 import pytest
-from scapy.layers.inet import IP, UDP
-from scapy.packet import Raw
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import conntrack, links, netlink, netns, tun, uapi
-from fixtures.guest.conntrack import Tuple
+from fixtures.guest import conntrack, links, netlink, tun, uapi
 from fixtures.guest.plugin import Connect, Load
 from fixtures.guest.readers import Asker
 from fixtures.guest.topology import Router
-from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, key_of
+from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL
 from fixtures.guest.wait import wait_for
 
 versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
@@ -68,22 +64,14 @@ def test_device_without_ethernet_has_no_mac_addresses(
 ) -> None:
     wire = tun.beside(own_router, cleanup)
     tun.offload(own_router)
-    client = netns.open_socket(own_router.client.namespace, socket.AF_INET, socket.SOCK_DGRAM)
-    cleanup.callback(client.close)
-    client.connect((wire.address, 7000))
-    source, port = client.getsockname()
-    side = Tuple(UDP_PROTOCOL, source, wire.address, port, 7000)
+    talk = tun.Talk(own_router, wire, cleanup)
 
-    def offloaded() -> conntrack.Entry | None:
-        client.send(b"there")
-        packet = IP(wire.receive(b"there"))
-        assert packet[UDP].sport == port
-        answer = IP(src=wire.address, dst=source) / UDP(sport=7000, dport=port) / Raw(b"back")
-        wire.send(bytes(answer))
-        entry = conntrack.find(side, own_router.namespace)
-        return entry if entry and entry.offloaded else None
+    def offloaded() -> bool:
+        talk.ask()
+        talk.answer()
+        return talk.offloaded
 
     wait_for("the connection to be offloaded", offloaded)
-    value = bpf.lookup(own_flowmap, key_of(side, own_router.inside.index))
+    value = bpf.lookup(own_flowmap, talk.keys[0])
     assert value.oifindex == wire.index
     assert (uapi.mac(value.h_source), uapi.mac(value.h_dest)) == ("00:00:00:00:00:00",) * 2

@@ -6,58 +6,18 @@ writes them, whose allocations can be counted, and not of a softirq.
 """
 
 import errno
-import socket
 from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple
 
 import pytest
-from scapy.layers.inet import IP, UDP
-from scapy.packet import Raw
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import conntrack, faults, flowtable, netns, process, tun
-from fixtures.guest.conntrack import Tuple
+from fixtures.guest import faults, flowtable, process, tun
 from fixtures.guest.topology import Router
-from fixtures.guest.traffic import UDP_PROTOCOL, key_of
 
-FAR_PORT = 7000
 ROUNDS, MOST = 20, 30
 """How often all allocations are tried, and more than a packet's."""
-
-
-class Answered:
-    """A connection to the far end of the wire, of which the answer is still to come."""
-
-    def __init__(self, router: Router, wire: tun.Tun, cleanup: ExitStack) -> None:
-        self.router, self.wire = router, wire
-        client = netns.open_socket(router.client.namespace, socket.AF_INET, socket.SOCK_DGRAM)
-        cleanup.callback(client.close)
-        client.connect((wire.address, FAR_PORT))
-        client.send(b"there")
-        wire.receive(b"there")
-        address, port = client.getsockname()
-        self.side = Tuple(UDP_PROTOCOL, address, wire.address, port, FAR_PORT)
-        ports = UDP(sport=FAR_PORT, dport=port)
-        self._answer = bytes(IP(src=wire.address, dst=address) / ports / Raw(b"back"))
-
-    def answer(self) -> None:
-        """Let the router receive the answer: with it the connection is established."""
-        self.wire.send(self._answer)
-
-    @property
-    def offloaded(self) -> bool:
-        """Whether its flow table has it, as conntrack says."""
-        entry = conntrack.find(self.side, self.router.namespace)
-        return entry is not None and entry.offloaded
-
-    def found(self, flowmap: int) -> bool:
-        """Whether a flow map has it, in both directions or in none."""
-        there = key_of(self.side, self.router.inside.index)
-        back = key_of(self.side.reversed(), self.wire.index)
-        one, other = (bpf.found(flowmap, key) is not None for key in (there, back))
-        assert one == other, "half a flow"
-        return one
 
 
 class Outcome(NamedTuple):
@@ -91,18 +51,21 @@ def test_flow_is_added_with_each_allocation_failing(
     flowtable.create_snoop("spy", "all", own_router.namespace)
     wire = tun.beside(own_router, cleanup)
     tun.offload(own_router)
-    flows: list[Answered] = []
+    cleanup.enter_context(faults.enabled())
+    flows: list[tun.Talk] = []
     missed = 0
 
     def answered_without(nth: int) -> tuple[faults.Attempt, Outcome]:
         nonlocal missed
-        flow = Answered(own_router, wire, cleanup)
+        flow = tun.Talk(own_router, wire, cleanup)
+        flow.ask()
         flows.append(flow)
-        with faults.enabled():
-            attempt = process.in_child(partial(faults.attempt, flow.answer, nth))
+        attempt = process.in_child(partial(faults.attempt, flow.answer, nth))
         spy = flowtable.find("spy", "all", own_router.namespace)
         assert spy.missed is not None
-        outcome = Outcome(flow.offloaded, flow.found(own_flowmap), spy.missed == missed)
+        there, back = (bpf.found(own_flowmap, key) is not None for key in flow.keys)
+        assert there == back, "half a flow"
+        outcome = Outcome(flow.offloaded, there, spy.missed == missed)
         missed = spy.missed
         assert spy.entries == sum(each.offloaded for each in flows) - missed
         return attempt, outcome
