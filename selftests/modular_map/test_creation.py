@@ -2,6 +2,7 @@
 """Who may create a flow map, with which attributes, and when its module is asked for."""
 
 import errno
+import os
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import modules, process, uapi
 from fixtures.guest.plugin import Flowmap
 from fixtures.guest.refusal import errno_of
+from fixtures.guest.stop_points import hold
 
 _UNPRIVILEGED_SWITCH = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
 
@@ -128,3 +130,18 @@ def test_builtin_types_take_no_reference_to_the_module(kind: int, flowmap_module
     with bpf.closing(bpf.map_create(kind, 4, 4, 8)):
         assert modules.references(flowmap_module) == 0
         modules.unload(flowmap_module)
+
+
+@pytest.mark.usefixtures("near", "flowmap_module")
+@pytest.mark.clause("MM-8")
+@pytest.mark.parametrize("kind", [bpf.MAP_TYPE_HASH, bpf.MAP_TYPE_ARRAY], ids=["hash", "array"])
+def test_builtin_types_do_not_wait_for_the_mutex_of_modular_ones(kind: int) -> None:
+    bpf.flowmap_type()  # read once, so that the child opens no file
+    creator = process.Waiting(lambda: os.close(bpf.flowmap_create()))
+    # Called with the mutex held; its holder goes on by itself only after a failure.
+    with hold("try_module_get", task=creator.pid) as stop:
+        creator.begin()
+        stop.reached()
+        os.close(bpf.map_create(kind, 4, 4, 8))
+        stop.release()
+    creator.join()

@@ -103,6 +103,15 @@ def test_slot_that_is_taken_is_refused_and_its_owner_goes_on(cleanup: ExitStack)
     os.close(testmap.create())
 
 
+@pytest.mark.clause("MM-2")
+def test_module_that_was_refused_takes_nothing_away_by_unregistering(cleanup: ExitStack) -> None:
+    testmap.load(testmap.FIRST)
+    _unload_at_the_end(cleanup)
+    with refused(errno.EBUSY):
+        testmap.load(testmap.SECOND, untidy=True)
+    os.close(testmap.create())
+
+
 @pytest.mark.clause("MM-2", "V0-9")
 def test_flow_map_module_does_not_load_into_a_slot_that_is_taken(cleanup: ExitStack) -> None:
     testmap.load()

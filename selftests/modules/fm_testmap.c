@@ -30,6 +30,10 @@ static bool fail;
 module_param(fail, bool, 0444);
 MODULE_PARM_DESC(fail, "fail after registering, with ENODEV");
 
+static bool untidy;
+module_param(untidy, bool, 0444);
+MODULE_PARM_DESC(untidy, "unregister also what was refused");
+
 static uint linger;
 module_param(linger, uint, 0444);
 MODULE_PARM_DESC(linger, "milliseconds that init stays behind after registering");
@@ -209,8 +213,11 @@ static int __init fm_testmap_init(void)
 		ops = NULL;
 
 	err = bpf_map_register_ops(type, ops);
-	if (err)
+	if (err) {
+		if (untidy)
+			bpf_map_unregister_ops(type, ops);
 		return err;
+	}
 	if (linger)
 		msleep(linger);
 	if (fail) {
