@@ -2,6 +2,7 @@
 """What is kept of seeded bugs, what is told of them, and when all is well."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def mutant(folder: Path, name: str = "a-bug", survives: str = "") -> Mutant:
 KILLED = Result(
     "a-bug", Fate.KILLED, test="selftests/lookup/t.py::t[a|b]", verdict="splat", ran=3, splat="BUG"
 )
+SOUND = replace(KILLED, sound=True)
 SURVIVED = Result("b-bug", Fate.SURVIVED, ran=400)
 
 
@@ -73,20 +75,69 @@ def test_survivors_come_first_on_the_page(tmp_path: Path) -> None:
 def test_known_fates_are_not_tried_again(tmp_path: Path) -> None:
     bug = mutant(tmp_path)
     kept = Results(tmp_path / "kept", "tests")
+    kept.keep(bug, SOUND)
+    assert list(Court(kept, tmp_path / "report", 1).tried([bug])) == [(bug, SOUND)]
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """All bugs are noticed; what is looked at on the right kernel passes, and is noted here."""
+    asked: list[list[str]] = []
+
+    def passing(_profile: str, tests: list[str], *_: object) -> set[str]:
+        asked.append(tests)
+        return set(tests)
+
+    def attempt(bug: Mutant, *_: object) -> Result:
+        return replace(KILLED, name=bug.name, test=f"t[{bug.name}]")
+
+    monkeypatch.setattr("fixtures.host.mutants.trial.passing", passing)
+    monkeypatch.setattr("fixtures.host.mutants.trial.attempt", attempt)
+    return asked
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_right_kernel_is_asked_about_many_tests_at_once(
+    tmp_path: Path, looks: list[list[str]], jobs: int
+) -> None:
+    bugs = [mutant(tmp_path, f"bug-{number}") for number in range(20)]
+    kept = Results(tmp_path / "kept", "tests")
+    judged = list(Court(kept, tmp_path / "report", jobs).tried(bugs))
+    assert sorted(bug.name for bug, _ in judged) == sorted(bug.name for bug in bugs)
+    assert all(result.fate is Fate.KILLED and result.sound for _, result in judged)
+    assert len(looks) == 2
+    asked = [test for look in looks for test in look]
+    assert sorted(asked) == sorted(f"t[{bug.name}]" for bug in bugs)
+
+
+def test_a_killer_is_asked_about_once(tmp_path: Path, looks: list[list[str]]) -> None:
+    bug = mutant(tmp_path)
+    court = Court(Results(tmp_path / "kept", "tests"), tmp_path / "report", 1, again=True)
+    assert list(court.tried([bug])) == list(court.tried([bug]))
+    assert looks == [["t[a-bug]"]]
+
+
+def test_what_was_not_confirmed_is_confirmed_by_the_next_run(
+    tmp_path: Path, looks: list[list[str]]
+) -> None:
+    bug = mutant(tmp_path)
+    kept = Results(tmp_path / "kept", "tests")
     kept.keep(bug, KILLED)
-    assert list(Court(kept, tmp_path / "report", 1).tried([bug])) == [(bug, KILLED)]
+    assert list(Court(kept, tmp_path / "report", 1).tried([bug])) == [(bug, SOUND)]
+    assert kept.find(bug) == SOUND
+    assert looks == [[KILLED.test]]
 
 
 def test_killer_that_fails_on_the_right_kernel_is_no_proof(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fixtures.host.mutants.trial.attempt", lambda *_: KILLED)
-    monkeypatch.setattr("fixtures.host.mutants.trial.passes", lambda *_: False)
+    monkeypatch.setattr("fixtures.host.mutants.trial.passing", lambda *_: set())
     bug = mutant(tmp_path)
     kept = Results(tmp_path / "kept", "tests")
     ((_, result),) = Court(kept, tmp_path / "report", 1).tried([bug])
     assert result.fate is Fate.UNRUN
-    assert "fails on the right kernel" in result.message
+    assert "does not pass on the right kernel" in result.message
     assert kept.find(bug) is None
 
 
