@@ -57,10 +57,12 @@ class FakeBuilder:
         assert name
         type(self).built += 1
         installed = self.build_dir / "modinstall/lib/modules/7.3.4"
-        for folder in (self.log.parent, self.build_dir / "arch/x86/boot", installed):
+        packed = self.build_dir / "arch/x86/boot/compressed/vmlinux.bin.gz"
+        for folder in (self.log.parent, packed.parent, installed):
             folder.mkdir(parents=True, exist_ok=True)
         core, module = ((self.source / f).read_bytes() for f in ("core.c", "module.c"))
         self.log.write_text("CC\n")
+        packed.write_bytes(core)
         (self.build_dir / "arch/x86/boot/bzImage").write_bytes(struct.pack("I", 7) + core)
         (self.build_dir / "vmlinux").write_bytes(core)
         (self.build_dir / "System.map").write_text("")
@@ -125,6 +127,17 @@ def test_a_changed_module_is_another_kernel_with_the_same_image(tree: Path) -> N
     assert second.vmlinux.stat().st_ino == first.vmlinux.stat().st_ino, "it takes 230 MB"
     (tree / "core.c").write_text("edited, and longer\n")
     assert get(tree).image_key != first.image_key
+
+
+def test_image_of_another_kernel_is_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(_: FakeBuilder) -> None:
+        (image,) = (tree.parent / "cache").rglob("bzImage")
+        image.write_bytes(b"of the build before")
+
+    monkeypatch.setattr(FakeBuilder, "fails", spoil)
+    with pytest.raises(UserError, match=r"bzImage was not made of vmlinux\.bin\.gz: remove "):
+        get(tree)
+    assert not list((tree.parent / "cache/kernels").glob("*"))
 
 
 def test_a_changed_kconfig_file_configures_anew(tree: Path) -> None:
