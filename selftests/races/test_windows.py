@@ -14,6 +14,7 @@ import pytest
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import (
     conntrack,
+    ends,
     flowtable,
     links,
     modules,
@@ -273,6 +274,7 @@ def test_flow_added_behind_the_first_walk_is_there_once(
 ) -> None:
     """The youngest flow table is walked first; the walk is held at a flow of an older one."""
     connection(UDP_PROTOCOL, 4).offloaded()
+    ends.reload(talk, own_router)  # makes its flow table the youngest
     flow = _known(talk, own_flowmap)
     creator = process.Waiting(lambda: _create_and_look(own_router, flow), FAR)
     with hold("nf_flow_snoop_add_existing", task=creator.pid) as stop:
