@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What goes through ccache, and what must not."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,10 @@ def test_assembly_is_not_taken_from_the_cache(tmp_path: Path, source: str, compi
     assert said == f"{compiler} -c -o a b.o {source}\n"
 
 
+@pytest.mark.skipif(
+    not (shutil.which("ccache") and shutil.which("gcc")),
+    reason="no ccache or no gcc: run python -m fixtures.host.packages",
+)
 def test_assembly_has_what_it_takes_in_now(tmp_path: Path) -> None:
     environment = toolchain.environment(tmp_path, tmp_path / "cache")
     compiler = toolchain.COMPILER.split()
