@@ -124,6 +124,32 @@ def test_elsewhere_what_is_missing_is_named(
         packages.ensure()
 
 
+def test_what_some_tests_like_is_installed_for_them_alone(machine: Machine) -> None:
+    machine.installed -= {"chromium", "google-chrome-stable"}
+    packages.ensure()
+    assert not machine.apt
+    packages.ensure("unit")
+    assert [call[-1] for call in machine.apt] == ["chromium"]
+
+
+def test_what_some_tests_like_is_done_without_where_it_cannot_be_had(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.installed -= {"chromium", "google-chrome-stable"}
+    machine.known.clear()
+    packages.ensure("unit")
+    assert "going on without chromium: this release has no package" in capsys.readouterr().err
+
+
+def test_what_some_tests_like_stops_nothing_on_another_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = {package.file for package in packages.load() if package.liked_by is None}
+    monkeypatch.setattr("shutil.which", lambda name, **_: name if name in there else None)
+    monkeypatch.setattr(packages, "_there", lambda package: package.file in there)
+    packages.ensure("unit")
+
+
 def test_the_command_line_says_it_in_one_line_and_exits_2(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
