@@ -237,9 +237,12 @@ def test_flow_that_has_expired_is_not_found_until_its_removal(
     own_router: Router, own_flowmap: int, talk: Connection
 ) -> None:
     """Its connection lives and its route is good: that it is torn down is all there is to see."""
-    netns.set_sysctls(own_router.namespace, {"netfilter/nf_flowtable_udp_timeout": 1})
-    flow = talk.offloaded()
     with hold("__nf_flow_snoop_del") as stop:
+        flow = talk.offloaded()
+        # Not before: on a slow machine it would be gone before anybody waits for it.  The flow
+        # takes a shorter timeout with its next packet (flow_offload_refresh()).
+        netns.set_sysctls(own_router.namespace, {"netfilter/nf_flowtable_udp_timeout": 1})
+        talk.exchange()
         stop.reached()
         assert talk.entry() is not None
         assert _entries(own_flowmap) == 1
