@@ -139,6 +139,7 @@ def test_connection_ends_between_the_addition_of_its_flow_and_the_mirror(
 
 
 @pytest.mark.clause("SN-6", "SN-8", "RT-1")
+@pytest.mark.usefixtures("collector_gives_way")
 def test_flow_is_deleted_between_its_addition_and_the_mirror(
     own_flowmap: int, talk: Connection, namespace: Namespaces
 ) -> None:
@@ -224,6 +225,7 @@ def _require_offloaded(talk: Connection) -> None:
 
 
 @pytest.mark.clause("SN-6", "SN-10", "RT-1")
+@pytest.mark.usefixtures("collector_gives_way")
 def test_flow_comes_back_between_teardown_and_removal(
     own_router: Router, own_flowmap: int, talk: Connection
 ) -> None:
@@ -247,6 +249,7 @@ def test_flow_comes_back_between_teardown_and_removal(
 
 
 @pytest.mark.clause("SN-6", "RT-1")
+@pytest.mark.usefixtures("collector_gives_way")
 def test_flow_that_has_expired_is_not_found_until_its_removal(
     own_router: Router, own_flowmap: int, talk: Connection
 ) -> None:
@@ -304,6 +307,7 @@ def test_flow_added_behind_the_first_walk_is_there_once(
 
 @pytest.mark.clause("SN-3", "SN-6", "RT-1")
 @pytest.mark.parametrize("place", ["nf_flow_table_snoop_walk", "nf_flow_snoop_add_existing"])
+@pytest.mark.usefixtures("collector_gives_way")
 def test_flow_deleted_before_the_first_walk_mirrors_it_stays_away(
     own_router: Router, talk: Connection, place: str
 ) -> None:
@@ -352,6 +356,7 @@ def test_map_between_the_exit_and_the_free_of_its_namespace(
 
 
 @pytest.mark.clause("FM-9", "SN-6", "RT-1")
+@pytest.mark.usefixtures("collector_gives_way")
 def test_flow_is_deleted_between_a_lookup_and_the_use_of_its_value(
     own_router: Router,
     own_flowmap: int,
