@@ -355,6 +355,32 @@ def test_map_between_the_exit_and_the_free_of_its_namespace(
             assert (_found(fd, flow), list(bpf.keys(fd))) == ([None, None], [])
 
 
+@pytest.mark.clause("SN-8", "FM-2", "RT-1")
+def test_exit_of_a_namespace_waits_for_a_map_that_is_being_freed(
+    flowmap_module: str, make_flowmap: Flowmap
+) -> None:
+    with ExitStack() as own:
+        router = topology.build(Plan(name="exit"), own)
+        fd = make_flowmap(router.namespace)
+        with (
+            hold("nf_flow_snoop_unpublish", comm="kworker") as freeing,
+            hold("nf_flow_snoop_fini_net", comm="kworker") as leaving,
+            hold("nf_conntrack_cleanup_net_list", comm="kworker") as beyond,
+        ):
+            os.close(fd)
+            freeing.reached()
+            netns.remove(router.namespace)
+            leaving.reached()
+            leaving.release()
+            # It walks over the list of tables, of which one is being taken off.
+            with pytest.raises(DeadlinePassed):
+                wait_for("the exit to go on", beyond.somebody_came, PATIENCE)
+            freeing.release()
+            beyond.reached()
+            beyond.release()
+    modules.await_unreferenced(flowmap_module)
+
+
 @pytest.mark.clause("FM-9", "SN-6", "RT-1")
 @pytest.mark.usefixtures("collector_gives_way")
 def test_flow_is_deleted_between_a_lookup_and_the_use_of_its_value(
