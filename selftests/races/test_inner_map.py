@@ -12,7 +12,7 @@ from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import modules, process
 from fixtures.guest.libbpf import Object
 from fixtures.guest.plugin import Flowmap
-from fixtures.guest.stop_points import FAR, WAITS, hash_tables_wait, hold
+from fixtures.guest.stop_points import FAR, hash_tables_wait, hold
 from fixtures.guest.wait import wait_for
 
 pytestmark = pytest.mark.usefixtures("near")
@@ -35,7 +35,9 @@ def test_inner_map_is_replaced_between_its_lookup_and_its_use(
     flowmap_module: str, make_flowmap: Flowmap, cleanup: ExitStack
 ) -> None:
     if hash_tables_wait():
-        pytest.skip(WAITS)
+        pytest.skip(
+            "PREEMPT_RT: a hash table is freed after a grace period, which waits for who is held"
+        )
     first, second = bpf.flowmap_create(), make_flowmap()
     outer = bpf.map_create(bpf.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=first)
     cleanup.callback(os.close, outer)
