@@ -22,11 +22,11 @@ LARGE = "x" * (1 << 18)  # more than a pipe holds
 class Asking:
     """A server whose tests ask one question and report the answer's size."""
 
-    def in_child(self, _item: object, _seed: int, line: HostLine, _stack: int) -> None:
+    def in_child(self, line: HostLine, _stack: int) -> None:
         """What a test's process does instead of a test."""
         code = 1
         try:
-            answer = line.ask({"what": "tables"})
+            answer = line.ask(line.receive().body)
             line.send(Message("report", {"size": len(answer["found"])}))
             code = 0
         finally:
@@ -37,7 +37,8 @@ class Asking:
 def test_question_and_answer_pass_through_the_server() -> None:
     host, guest = socket.socketpair()
     port, channel = Port(guest.fileno()), Channel(host)
-    child = Child(cast(Server, Asking()), cast(pytest.Item, None), 0)
+    child = Child(cast(Server, Asking()))
+    child.begin(Message("run", {"what": "tables"}))
 
     def serve() -> None:
         while child.relay(port):
@@ -51,6 +52,14 @@ def test_question_and_answer_pass_through_the_server() -> None:
     serving.join(10)
     assert child.reap()[0] == 0
     child.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_child_that_gets_no_test_goes() -> None:
+    child = Child(cast(Server, Asking()))
+    child.dismiss()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(child.pid, 0)
 
 
 def test_end_of_the_line_is_an_error() -> None:
