@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Failures: a kernel function returns an error instead of running.
+ *
+ * Fault injection reaches a function that allocates, and those in the kernel's
+ * list of functions that may fail (ALLOW_ERROR_INJECTION()). This is for the
+ * others: those whose own failure is rare, and which nobody has listed. It is
+ * up to the test that nothing which the function should have done is needed by
+ * a caller that is told of the error.
+ *
+ * From the time it is loaded until it is unloaded, every call fails. It works
+ * as a live patch does: ftrace lets another function return to the caller.
+ */
+#include <linux/atomic.h>
+#include <linux/errno.h>
+#include <linux/ftrace.h>
+#include <linux/module.h>
+#include <linux/string.h>
+
+static char *function = "";
+module_param(function, charp, 0444);
+MODULE_PARM_DESC(function, "kernel function that is to fail with ENOMEM");
+
+static atomic_t failed = ATOMIC_INIT(0);
+
+static int failed_get(char *buffer, const struct kernel_param *kp)
+{
+	return sysfs_emit(buffer, "%d\n", atomic_read(&failed));
+}
+
+static const struct kernel_param_ops failed_ops = { .get = failed_get };
+module_param_cb(failed, &failed_ops, NULL, 0444);
+MODULE_PARM_DESC(failed, "calls that have failed");
+
+/* Its caller has put the arguments of another function into the registers. */
+static noinline long fm_fail_instead(void)
+{
+	atomic_inc(&failed);
+
+	return -ENOMEM;
+}
+
+static void notrace fm_fail_traced(unsigned long ip, unsigned long parent_ip,
+				   struct ftrace_ops *ops,
+				   struct ftrace_regs *fregs)
+{
+	ftrace_regs_set_instruction_pointer(fregs,
+					    (unsigned long)fm_fail_instead);
+}
+
+static struct ftrace_ops fm_fail_ops = {
+	.func	= fm_fail_traced,
+	.flags	= FTRACE_OPS_FL_IPMODIFY,
+};
+
+static int __init fm_fail_init(void)
+{
+	int err;
+
+	err = ftrace_set_filter(&fm_fail_ops, function, strlen(function), 1);
+	if (!err)
+		err = register_ftrace_function(&fm_fail_ops);
+	if (err)
+		ftrace_free_filter(&fm_fail_ops);
+
+	return err;
+}
+
+static void __exit fm_fail_exit(void)
+{
+	/* Waits until nobody is in fm_fail_instead() any more, either. */
+	unregister_ftrace_function(&fm_fail_ops);
+	ftrace_free_filter(&fm_fail_ops);
+}
+
+module_init(fm_fail_init);
+module_exit(fm_fail_exit);
+
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Let a kernel function fail, for the tests of error paths");

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A flow that its own table does not take: nobody hears of it, and nothing of it stays.
+
+A table takes every flow, unless a chain of its hash table has grown too long and there is no
+memory for a larger one, which no test can bring about: so the function itself is made to fail.
+"""
+
+import pytest
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import flowtable
+from fixtures.guest.failing import failing
+from fixtures.guest.plugin import Connect
+from fixtures.guest.topology import Router
+from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, flow_of
+
+MESSAGES = 4
+
+
+@pytest.mark.clause("SN-2", "SN-8")
+@pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
+def test_flow_that_its_table_refuses_leaves_no_trace(
+    own_router: Router, own_flowmap: int, own_connection: Connect, protocol: int, version: int
+) -> None:
+    flowtable.create_snoop("spy", "all", own_router.namespace)
+    with failing("flow_offload_add") as failures:
+        talk = own_connection(protocol, version)
+        for _ in range(MESSAGES):
+            talk.exchange()
+        # Each message but the first, as conntrack forgets that there was a flow.
+        assert failures() > MESSAGES / 2
+        entry = talk.entry()
+        assert entry is not None
+        assert not entry.offloaded
+        keys = flow_of(own_router, entry).keys
+        assert [bpf.found(own_flowmap, key) for key in keys] == [None, None]
+        spy = flowtable.find("spy", "all", own_router.namespace)
+        assert (spy.entries, spy.missed) == (0, 0)
+
+    # The routes that the refused flows had are good for one that is taken.
+    flow = talk.offloaded()
+    assert [bpf.lookup(own_flowmap, key).dir for key in flow.keys] == [0, 1]
