@@ -8,9 +8,8 @@ memory for a larger one, which no test can bring about: so the function itself i
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import flowtable
-from fixtures.guest.failing import failing
-from fixtures.guest.plugin import Connect
+from fixtures.guest import failing, flowtable
+from fixtures.guest.plugin import Connect, require_own_module
 from fixtures.guest.topology import Router
 from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, flow_of
 
@@ -23,8 +22,9 @@ MESSAGES = 4
 def test_flow_that_its_table_refuses_leaves_no_trace(
     own_router: Router, own_flowmap: int, own_connection: Connect, protocol: int, version: int
 ) -> None:
+    require_own_module(failing.MODULE)
     flowtable.create_snoop("spy", "all", own_router.namespace)
-    with failing("flow_offload_add") as failures:
+    with failing.failing("flow_offload_add") as failures:
         talk = own_connection(protocol, version)
         for _ in range(MESSAGES):
             talk.exchange()
