@@ -23,6 +23,9 @@ pytestmark = pytest.mark.campaign
 SANITIZERS = 10
 """Deadline scale from which on a kernel is one with sanitizers."""
 ROUNDS = 200 if scale() < SANITIZERS else 40
+JITTER = 50e-6 if scale() < SANITIZERS else 400e-6
+"""Seconds, about what it takes to let go of a map and create the next: with less the module is
+always gone before the next map is there, and every round is one of loading it again."""
 DEADLINE = 120
 ENDED = errno.ENOENT
 """What a lookup says of a flow that is not there."""
@@ -91,7 +94,8 @@ def test_create_and_free_against_unload(flowmap_module: str, name: str) -> None:
         modules.unload(flowmap_module)
         modules.load(name)
     with modules.autoload_disabled():
-        report = engine.run([_one_after_another(attributes), _unload_and_load(name)], 5 * ROUNDS)
+        threads = [_one_after_another(attributes), _unload_and_load(name)]
+        report = engine.run(threads, 5 * ROUNDS, jitter=JITTER)
     report.require({"maps": {"ok", "EINVAL"}, "unload": {"ok", "EAGAIN"}})
     assert modules.loaded(name)
     wait_for("the module to be unloadable", lambda: _unloadable(name))
