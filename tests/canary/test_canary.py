@@ -24,6 +24,7 @@ VERDICTS = [
     ("test_kernel.py::test_announced_warning", "passed", ""),
     ("test_kernel.py::test_announced_warning_that_does_not_come", "failed", "did not come"),
     ("test_kernel.py::test_hung_task", "hang", "blocked for more than"),
+    ("test_kernel.py::test_bug_and_then_a_task_that_hangs", "splat", "kernel BUG at"),
     # The NMI shows the CPU that takes it: one that loops, or one that was waiting for that.
     (
         "test_kernel.py::test_hard_loop_on_every_cpu",

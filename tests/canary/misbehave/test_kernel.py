@@ -53,6 +53,15 @@ def test_hung_task() -> None:
     provoke("HUNG_TASK")
 
 
+@pytest.mark.deadline(5)
+def test_bug_and_then_a_task_that_hangs() -> None:
+    """As where an oops leaves a lock held that the next one waits for."""
+    if child := os.fork():
+        os.waitpid(child, 0)
+        provoke("HUNG_TASK")
+    provoke("BUG")
+
+
 @pytest.mark.deadline(3)
 def test_hard_loop_on_every_cpu() -> None:
     """Interrupts off and an endless loop on every CPU: nothing answers any more."""

@@ -112,6 +112,35 @@ def test_a_process_that_cannot_be_killed_is_a_hang() -> None:
     assert decide(done(finished=stuck), []).verdict is Verdict.HANG
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"trouble": "silent", "finished": None},
+        {"finished": {"how": "stuck", "stack": "in the kernel", "seconds": 3}},
+    ],
+    ids=["silent", "stuck"],
+)
+def test_a_complaint_goes_before_the_hang_that_follows(facts: dict[str, Any]) -> None:
+    judged = decide(done(console=WARN, **facts), [])
+    assert judged.verdict is Verdict.SPLAT
+    assert "nf_flow_table_core" in judged.message.splitlines()[0]
+    assert "and then: the" in judged.message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "INFO: task modprobe:57 blocked for more than 10 seconds.",
+        "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks: { 1-... }",
+        "watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [python3:58]",
+        "Kernel panic - not syncing: NMI: Not continuing",
+    ],
+)
+def test_what_the_kernel_says_of_a_hang_is_the_hang(line: str) -> None:
+    what = done(trouble="silent", finished=None, console=f"[    3.000000] {line}\n")
+    assert decide(what, []).verdict is Verdict.HANG
+
+
 def test_a_test_that_does_not_end_fails_with_its_stack() -> None:
     late = {"how": "timeout", "stack": "File t.py, line 3", "seconds": 3, "leaks": []}
     judged = decide(done(finished=late), [])
