@@ -24,8 +24,8 @@ SANITIZERS = 10
 """Deadline scale from which on a kernel is one with sanitizers."""
 ROUNDS = 200 if scale() < SANITIZERS else 40
 JITTER = 50e-6 if scale() < SANITIZERS else 400e-6
-"""Seconds, about what it takes to let go of a map and create the next: with less the module is
-always gone before the next map is there, and every round is one of loading it again."""
+"""Seconds, about what it takes to let go of a map and create the next: with less the module has
+mostly gone before the next map is there, and the rounds are spent on loading it again."""
 DEADLINE = 120
 ENDED = errno.ENOENT
 """What a lookup says of a flow that is not there."""
