@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.host.errors import UserError
 from fixtures.host.kernel.series import Series
 from fixtures.host.mutants import mechanical
+from fixtures.host.mutants.equivalent import Equivalent
 from fixtures.host.mutants.mutant import load_all
 from fixtures.host.run import run
 
@@ -48,8 +50,9 @@ def series(tree: Path, tmp_path: Path) -> Series:
 
 def test_patches_change_what_the_series_adds(series: Series, tree: Path, tmp_path: Path) -> None:
     folder = tmp_path / "made"
-    assert mechanical.generate(series, tree, folder) == 2
+    mechanical.generate(series, tree, folder)
     found = load_all(folder, [])
+    assert len(found) == 2
     assert {mutant.subject for mutant in found} == {"without lock()", "8 for 7"}
     assert {mutant.clauses for mutant in found} == {("SN",)}
     assert {mutant.patch for mutant in found} == {1}
@@ -63,10 +66,27 @@ def test_patches_apply_on_top_of_the_series(series: Series, tree: Path, tmp_path
         run(["git", "apply", "--check", mutant.path], cwd=tree)
 
 
-def test_sample_hangs_on_the_seed_alone(tmp_path: Path) -> None:
-    for number in range(20):
-        (tmp_path / f"{number}.patch").touch()
-    drawn = mechanical.sample(tmp_path, 5, 1)
-    assert drawn == mechanical.sample(tmp_path, 5, 1)
-    assert drawn != mechanical.sample(tmp_path, 5, 2)
-    assert len(set(mechanical.sample(tmp_path, 99, 1))) == 20
+def test_change_that_nobody_can_notice_says_so(series: Series, tree: Path, tmp_path: Path) -> None:
+    known = Equivalent("net/netfilter/x.c", "fresh", "without lock()", "nobody else runs yet")
+    mechanical.generate(series, tree, tmp_path / "made", [known])
+    survives = {mutant.subject: mutant.survives for mutant in load_all(tmp_path / "made", [])}
+    assert survives == {"without lock()": known.reason, "8 for 7": ""}
+
+
+@pytest.mark.parametrize(
+    ("function", "change"), [("old", "without lock()"), ("fresh", "without unlock()")]
+)
+def test_reason_for_a_change_that_is_not_there_is_out_of_date(
+    series: Series, tree: Path, tmp_path: Path, function: str, change: str
+) -> None:
+    stale = Equivalent("net/netfilter/x.c", function, change, "nobody else runs yet")
+    with pytest.raises(UserError, match=f"no change '.*' in {function}"):
+        mechanical.generate(series, tree, tmp_path / "made", [stale])
+
+
+def test_sample_hangs_on_the_seed_alone() -> None:
+    names = [f"change-{number}" for number in range(20)]
+    drawn = mechanical.sample(names, 5, 1)
+    assert drawn == mechanical.sample(reversed(names), 5, 1)
+    assert drawn != mechanical.sample(names, 5, 2)
+    assert len(set(mechanical.sample(names, 99, 1))) == 20

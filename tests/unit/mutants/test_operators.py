@@ -37,7 +37,7 @@ def changed(line: int) -> set[tuple[str, str]]:
     ("line", "expected"),
     [
         (4, {("constant", "int n = 1;")}),
-        (6, {("negate", "if (!(a == b))"), ("relation", "if (a != b)")}),
+        (6, {("relation", "if (a != b)")}),
         (7, {("errno", "return -EEXIST;")}),
         (8, {("drop-call", ";")}),
         (9, {("drop-statement", ";"), ("constant", "n += 2;")}),
@@ -47,8 +47,22 @@ def changed(line: int) -> set[tuple[str, str]]:
     ],
 )
 def test_changes_of_a_line(line: int, expected: set[tuple[str, str]]) -> None:
-    got = {(op, text.replace("(!(a == b))", "(!(a == b))")) for op, text in changed(line)}
-    assert got == expected
+    assert changed(line) == expected
+
+
+@pytest.mark.parametrize("condition", ["a->dead", "!a", "a == b && !n"])
+def test_condition_that_is_more_than_a_comparison_is_negated(condition: str) -> None:
+    source = SOURCE.replace(b"a == b", condition.encode())
+    negated = [change for change in changes(source, [6]) if change.operator == "negate"]
+    assert [change.apply(source).splitlines()[5].strip() for change in negated] == [
+        f"if (!({condition}))".encode()
+    ]
+
+
+def test_change_names_its_function() -> None:
+    assert {change.function for change in on(8)} == {"f"}
+    pointer = SOURCE.replace(b"static int f(", b"static int *f(")
+    assert {change.function for change in changes(pointer, [8])} == {"f"}
 
 
 def test_outside_of_functions_nothing_is_changed() -> None:

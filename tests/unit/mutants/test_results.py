@@ -13,6 +13,7 @@ from fixtures.host.mutants.court import Court
 from fixtures.host.mutants.mutant import Mutant
 from fixtures.host.mutants.processes import Processes
 from fixtures.host.mutants.result import Fate, Result, Results
+from fixtures.host.mutants.told import seeded
 
 
 def mutant(folder: Path, name: str = "a-bug", survives: str = "") -> Mutant:
@@ -58,6 +59,16 @@ def test_survivor_is_well_with_a_reason_only(tmp_path: Path) -> None:
     for fate in (Fate.UNBUILT, Fate.UNRUN):
         assert not is_well(mutant(tmp_path, survives="Equal."), Result("a-bug", fate))
     assert line(mutant(tmp_path), SURVIVED).startswith("NOT OK survived")
+
+
+def test_what_a_program_has_made_need_not_compile(tmp_path: Path) -> None:
+    unbuilt = Result("a-bug", Fate.UNBUILT, message="x.c:7: error: expected expression")
+    made = replace(mutant(tmp_path), kind="mechanical swap")
+    assert is_well(made, unbuilt)
+    told = seeded([(made, unbuilt), (mutant(tmp_path), KILLED)], "ab" * 32)
+    assert told.well
+    assert told.headline.endswith("1 did not compile")
+    assert not seeded([(mutant(tmp_path), unbuilt)], "ab" * 32).well
 
 
 def test_survivors_come_first_on_the_page(tmp_path: Path) -> None:
