@@ -69,5 +69,11 @@ def test_outside_of_functions_nothing_is_changed() -> None:
     assert on(1) == []
 
 
+@pytest.mark.parametrize("what", ["BUILD_BUG_ON(1 != 2)", "lockdep_assert_held(&a->lock)"])
+def test_what_asserts_is_left_alone(what: str) -> None:
+    source = SOURCE.replace(b"rcu_read_lock()", what.encode())
+    assert list(changes(source, [8])) == []
+
+
 def test_only_wanted_lines_are_changed() -> None:
     assert {change.line for change in changes(SOURCE, [6, 8])} == {6, 8}
