@@ -23,7 +23,7 @@ AFTER = (
     + """
 int fresh(void)
 {
-	lock();
+	spin_lock(&it);
 	return 7;
 }
 """
@@ -53,7 +53,8 @@ def test_patches_change_what_the_series_adds(series: Series, tree: Path, tmp_pat
     mechanical.generate(series, tree, folder)
     found = load_all(folder, [])
     assert len(found) == 2
-    assert {mutant.subject for mutant in found} == {"without lock()", "8 for 7"}
+    profiles = {mutant.subject: mutant.profile for mutant in found}
+    assert profiles == {"without spin_lock(&it)": "debug", "8 for 7": "base"}
     assert {mutant.clauses for mutant in found} == {("SN",)}
     assert {mutant.patch for mutant in found} == {1}
 
@@ -67,15 +68,14 @@ def test_patches_apply_on_top_of_the_series(series: Series, tree: Path, tmp_path
 
 
 def test_change_that_nobody_can_notice_says_so(series: Series, tree: Path, tmp_path: Path) -> None:
-    known = Equivalent("net/netfilter/x.c", "fresh", "without lock()", "nobody else runs yet")
+    change = "without spin_lock(&it)"
+    known = Equivalent("net/netfilter/x.c", "fresh", change, "nobody else runs yet")
     mechanical.generate(series, tree, tmp_path / "made", [known])
     survives = {mutant.subject: mutant.survives for mutant in load_all(tmp_path / "made", [])}
-    assert survives == {"without lock()": known.reason, "8 for 7": ""}
+    assert survives == {change: known.reason, "8 for 7": ""}
 
 
-@pytest.mark.parametrize(
-    ("function", "change"), [("old", "without lock()"), ("fresh", "without unlock()")]
-)
+@pytest.mark.parametrize(("function", "change"), [("old", "8 for 7"), ("fresh", "9 for 7")])
 def test_reason_for_a_change_that_is_not_there_is_out_of_date(
     series: Series, tree: Path, tmp_path: Path, function: str, change: str
 ) -> None:
