@@ -21,7 +21,7 @@ TIMES = 8
 """An old pointer that lies about somewhere hides one from kmemleak, not all."""
 
 
-@pytest.mark.clause("MM-5", "SN-8")
+@pytest.mark.clause("MM-5", "RT-3")
 def test_map_whose_snoop_table_cannot_be_made_is_refused(flowmap_module: str) -> None:
     require_own_module(failing.MODULE)
     with failing.failing(MAKING):
@@ -34,7 +34,7 @@ def test_map_whose_snoop_table_cannot_be_made_is_refused(flowmap_module: str) ->
     modules.unload(flowmap_module)
 
 
-@pytest.mark.clause("SN-1", "SN-8")
+@pytest.mark.clause("SN-8", "RT-3")
 @pytest.mark.usefixtures("flowtable_modules")
 def test_flow_table_whose_snoop_table_cannot_be_made_is_refused(namespace: Namespaces) -> None:
     require_own_module(failing.MODULE)
