@@ -14,7 +14,7 @@ from fixtures.host.mutants.mutant import Mutant
 from fixtures.host.mutants.processes import Processes
 from fixtures.host.mutants.result import BOOT, Fate, Result
 
-_SPLAT = "[    1.2] BUG: sleeping function called from invalid context\n[    1.2] dump_stack+0x0"
+_SPLAT = "[    1.2] BUG: sleeping function called from invalid context\n[    1.2] RBP: error: 0x0"
 _SAID = "the kernel complains before any test: BUG: sleeping function"
 _COMPLAINED = f"flowmap: booting\nerror: {_SAID}\n{_SPLAT}\n"
 
@@ -58,6 +58,11 @@ def test_run_that_our_own_machinery_ended_is_no_verdict(bug: Mutant, tmp_path: P
     for status in (2, 3):
         result = _attempt(bug, tmp_path, _Ended(status, "error: too little memory\n"))
         assert (result.fate, result.message) == (Fate.UNRUN, "error: too little memory")
+
+
+def test_traceback_is_no_verdict(bug: Mutant, tmp_path: Path) -> None:
+    ended = _Ended(1, "Traceback (most recent call last):\nRuntimeError: error: none\n")
+    assert _attempt(bug, tmp_path, ended).fate is Fate.UNRUN
 
 
 def test_right_kernel_is_booted_where_it_is_the_boot_that_told(tmp_path: Path) -> None:
