@@ -45,8 +45,8 @@ def test_runs_and_failures_are_counted_by_test() -> None:
     assert flake.verdicts == {"hang": 1, "failed": 1}
     assert (flake.last, flake.said) == ("2026-01-20T10:00:00+00:00", "lost in 20")
     assert sentence(history) == (
-        "20 runs of 2 tests kept, 18 of them without a failure; 2 of 39 results failed (5.1 %),"
-        " in 1 test."
+        "20 runs of 2 tests kept, 0 of the whole suite, 18 without a failure; 2 of 39 results"
+        " failed (5.1 %), in 1 test."
     )
 
 
@@ -195,3 +195,46 @@ def test_the_ledger_of_this_machine_is_printed(
     assert lines[0] == "ledger: no run was kept"
     assert lines[1].startswith("ledger: base, 7.3.4-suite, kernel k1: 2 runs of 2 tests kept")
     assert lines[2] == f"  1 of 2 (50 %) {FLAKY}: lost in 2"
+
+
+def test_a_run_is_whole_when_every_test_of_the_suite_has_a_verdict() -> None:
+    runs = [
+        _run(1, suite_size=2),
+        _run(2, Verdict.SKIPPED, suite_size=2),
+        _run(3, suite_size=3),
+        _run(4, suite_size=2, interrupted=True),
+        _run(5),
+    ]
+    records = [ledger.record_of(run) for run in runs]
+    assert [record.whole for record in records] == [True, True, False, False, False]
+    (history,) = histories(records)
+    assert (history.runs, history.whole) == (5, 2)
+    assert sentence(history).startswith("5 runs of 2 tests kept, 2 of the whole suite, ")
+
+
+def test_ledgers_of_several_machines_are_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here, there, both = (tmp_path / name for name in ("here", "there", "both"))
+    records = _records(Verdict.PASSED, Verdict.FAILED, Verdict.PASSED)
+    for record in records[1:]:
+        kept.keep(record, here)
+    ledger.write(there, records[:2])
+    monkeypatch.setenv("FLOWMAP_CACHE", str(here))
+    assert main(["--ledger", "--from", str(there), "--to", str(both)]) == 0
+    assert "3 runs of 2 tests kept" in capsys.readouterr().out
+    assert ledger.read(both) == records
+    before = (both / ledger.NAME).read_bytes()
+    assert main(["--ledger", "--from", str(both), "--to", str(both)]) == 0
+    assert (both / ledger.NAME).read_bytes() == before
+
+
+def test_a_folder_without_a_ledger_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--ledger", "--from", str(tmp_path), "--to", str(tmp_path / "to")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        line == f"error: {tmp_path}: no ledger.json with a run in it: name the folder of a report"
+    )
+    assert not (tmp_path / "to").exists()
