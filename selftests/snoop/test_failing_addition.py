@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A flow that its own table does not take: nobody hears of it, and nothing of it stays.
 
-A table takes every flow, unless a chain of its hash table has grown too long and there is no
-memory for a larger one, which no test can bring about: so the function itself is made to fail.
+A table refuses a flow when it is full and cannot grow (test_cannot_grow.py).  Here the function
+itself is made to fail, for each kind of flow.
 """
 
 import pytest
