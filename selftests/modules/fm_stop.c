@@ -18,7 +18,8 @@
  * - spins where the function is atomic. The test then has to see to it that
  *   what it does meanwhile needs neither that CPU nor a grace period.
  *
- * A kprobe serves places within a function. It is a breakpoint, which x86 treats
+ * A kprobe serves places within a function, and the entries of those that ftrace
+ * does not know, such as what is in lib/. It is a breakpoint, which x86 treats
  * like an NMI: the task always spins, with interrupts off.
  */
 #include <linux/atomic.h>
@@ -164,7 +165,7 @@ static int fm_stop_arm(struct fm_stop *stop, const void __user *from)
 		return -EINVAL;
 
 	atomic_set(&stop->skip, point->skip);
-	err = point->offset ? fm_stop_probe(stop) : fm_stop_trace(stop);
+	err = point->offset < 0 ? fm_stop_trace(stop) : fm_stop_probe(stop);
 	stop->armed = !err;
 
 	return err;
@@ -228,7 +229,7 @@ static int fm_stop_close(struct inode *inode, struct file *file)
 	if (stop->armed) {
 		fm_stop_release(stop);
 		/* Both wait until nobody is in a handler any more. */
-		if (stop->point.offset) {
+		if (stop->point.offset >= 0) {
 			unregister_kprobe(&stop->kp);
 		} else {
 			unregister_ftrace_function(&stop->ops);

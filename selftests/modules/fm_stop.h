@@ -13,7 +13,8 @@
  * struct fm_stop_point - where to hold whom
  * @symbol: name of a kernel function
  * @comm: what the task's name starts with; empty: any
- * @offset: bytes into the function
+ * @offset: bytes into the function, for a kprobe there; negative: its entry, for
+ *	a callback of ftrace
  * @tgid: the process; 0: any
  * @cpu: the CPU; negative: any
  * @skip: how often to let those pass who would be held
@@ -22,7 +23,7 @@
 struct fm_stop_point {
 	char	symbol[FM_STOP_SYMBOL];
 	char	comm[FM_STOP_COMM];
-	__u32	offset;
+	__s32	offset;
 	__s32	tgid;
 	__s32	cpu;
 	__u32	skip;
