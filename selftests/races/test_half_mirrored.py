@@ -4,8 +4,6 @@
 Whoever looked it up meanwhile has an entry that is taken out again.
 """
 
-import os
-
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
@@ -14,6 +12,7 @@ from fixtures.guest.plugin import Connect, describe
 from fixtures.guest.stop_points import FAR, NEAR, hold, preemptible_rcu
 from fixtures.guest.topology import Plan, Router
 from fixtures.guest.traffic import UDP_PROTOCOL, Connection, key_of
+from selftests.races import windows
 
 pytestmark = pytest.mark.usefixtures("near")
 
@@ -52,12 +51,7 @@ def test_lookup_has_a_flow_whose_other_direction_does_not_get_in(
         for number in range(MOST)
     ]
     key = key_of(talk.tuple, own_router.inside.index)
-
-    def send() -> None:
-        os.close(own_flowmap)
-        talk.exchange()
-
-    sender = process.Waiting(send, FAR)
+    sender = windows.adder(talk)
     reader = process.Waiting(lambda: bpf.found(own_flowmap, key) is not None, NEAR)
     # A lookup asks for the output device when it has found the entry, and then writes to it.
     with (

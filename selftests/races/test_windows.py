@@ -14,11 +14,8 @@ import pytest
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import (
     conntrack,
-    ends,
     flowtable,
-    links,
     modules,
-    netlink,
     netns,
     process,
     topology,
@@ -28,13 +25,13 @@ from fixtures.guest.plugin import Connect, Flowmap, Load, Namespaces
 from fixtures.guest.refusal import errno_of, refused
 from fixtures.guest.stop_points import FAR, NEAR, hash_tables_wait, hold
 from fixtures.guest.topology import Plan, Router
-from fixtures.guest.traffic import UDP_PROTOCOL, Connection, Flow, frame
+from fixtures.guest.traffic import UDP_PROTOCOL, Connection, frame
 from fixtures.guest.uapi import Value
 from fixtures.guest.wait import DeadlinePassed, wait_for
+from selftests.races import windows
 
 pytestmark = pytest.mark.usefixtures("near")
 
-DUMMY = 77
 PATIENCE = 0.3
 """Seconds, scaled, in which what must not happen would have."""
 XDP_PASS = 2
@@ -44,25 +41,6 @@ XDP_PASS = 2
 def talk(own_connection: Connect) -> Connection:
     """A connection of `own_router` that nothing has been sent on."""
     return own_connection(UDP_PROTOCOL, 4)
-
-
-def _entries(fd: int) -> int:
-    """How many flows a map holds, those included that a lookup no longer finds."""
-    return int(bpf.fdinfo(fd)["flowmap_entries"])
-
-
-def _found(fd: int, flow: Flow) -> list[int | None]:
-    """The direction that each of a flow's keys finds, or None."""
-    values = [bpf.found(fd, key) for key in flow.keys]
-    return [None if value is None else int(value.dir) for value in values]
-
-
-def _known(talk: Connection, fd: int) -> Flow:
-    """A connection's keys; it has been offloaded, and is forgotten again."""
-    flow = talk.offloaded()
-    conntrack.flush(talk.router.namespace)
-    wait_for("the flow to be gone", lambda: _entries(fd) == 0)
-    return flow
 
 
 def _gone(module: str) -> bool:
@@ -106,16 +84,6 @@ def test_unload_between_the_last_reference_to_a_map_and_its_free(
     modules.unload(flowmap_module)
 
 
-def _sender(talk: Connection, not_its_own: int) -> process.Waiting:
-    """A child that sends a packet each way; the second one has the flow added."""
-
-    def send() -> None:
-        os.close(not_its_own)
-        talk.exchange()
-
-    return process.Waiting(send, FAR)
-
-
 # Where a flow is added nothing may sleep: it is held on its CPU, in a softirq of whoever is
 # there, and grace periods wait for it.
 
@@ -124,18 +92,18 @@ def _sender(talk: Connection, not_its_own: int) -> process.Waiting:
 def test_connection_ends_between_the_addition_of_its_flow_and_the_mirror(
     own_flowmap: int, talk: Connection
 ) -> None:
-    flow = _known(talk, own_flowmap)
-    sender = _sender(talk, own_flowmap)
+    flow = windows.known(talk, own_flowmap)
+    sender = windows.adder(talk, own_flowmap)
     with hold("__nf_flow_snoop_add", cpu=FAR) as stop:
         sender.begin()
         stop.reached()
         _require_offloaded(talk)
-        assert _found(own_flowmap, flow) == [None, None]
+        assert windows.found(own_flowmap, flow.keys) == [None, None]
         conntrack.delete(talk.tuple, talk.router.namespace)
         stop.release()
     sender.join()
-    assert _found(own_flowmap, flow) == [None, None]
-    wait_for("the dead flow to go", lambda: _entries(own_flowmap) == 0)
+    assert windows.found(own_flowmap, flow.keys) == [None, None]
+    wait_for("the dead flow to go", lambda: windows.entries(own_flowmap) == 0)
 
 
 @pytest.mark.clause("SN-6", "SN-8", "RT-1")
@@ -144,9 +112,9 @@ def test_flow_is_deleted_between_its_addition_and_the_mirror(
     own_flowmap: int, talk: Connection, namespace: Namespaces
 ) -> None:
     """Garbage collection may have come and gone: there is nobody left who would remove a copy."""
-    flow = _known(talk, own_flowmap)
-    sender = _sender(talk, own_flowmap)
-    _collect_garbage_here(namespace("fm-gc"))
+    flow = windows.known(talk, own_flowmap)
+    sender = windows.adder(talk, own_flowmap)
+    windows.collect_garbage_here(namespace("fm-gc"))
     with (
         hold("flow_offload_free", cpu=NEAR) as deletion,
         hold("__nf_flow_snoop_add", cpu=FAR) as stop,
@@ -158,7 +126,10 @@ def test_flow_is_deleted_between_its_addition_and_the_mirror(
         deletion.release()
         stop.release()
     sender.join()
-    assert (_found(own_flowmap, flow), _entries(own_flowmap)) == ([None, None], 0)
+    assert (windows.found(own_flowmap, flow.keys), windows.entries(own_flowmap)) == (
+        [None, None],
+        0,
+    )
 
 
 def _free(fd: int, module: str, held: ExitStack) -> None:
@@ -178,8 +149,8 @@ def _free(fd: int, module: str, held: ExitStack) -> None:
 def test_map_goes_between_the_addition_of_a_flow_and_the_mirror(
     own_flowmap: int, flowmap_module: str, talk: Connection
 ) -> None:
-    flow = _known(talk, own_flowmap)
-    sender = _sender(talk, own_flowmap)
+    flow = windows.known(talk, own_flowmap)
+    sender = windows.adder(talk, own_flowmap)
     with ExitStack() as held:
         stop = held.enter_context(hold("__nf_flow_snoop_add", cpu=FAR))
         sender.begin()
@@ -189,7 +160,7 @@ def test_map_goes_between_the_addition_of_a_flow_and_the_mirror(
     sender.join()
     modules.await_unreferenced(flowmap_module)
     with bpf.flowmap(talk.router.namespace) as fd:
-        assert (_found(fd, flow), _entries(fd)) == ([0, 1], 1)
+        assert (windows.found(fd, flow.keys), windows.entries(fd)) == ([0, 1], 1)
 
 
 @pytest.mark.clause("SN-8", "SN-9", "RT-1")
@@ -197,9 +168,9 @@ def test_snoop_table_goes_between_the_addition_of_a_flow_and_the_mirror(
     own_flowmap: int, talk: Connection
 ) -> None:
     inside = talk.router.namespace
-    flow = _known(talk, own_flowmap)
+    flow = windows.known(talk, own_flowmap)
     flowtable.create_snoop("spy", "all", inside)
-    sender = _sender(talk, own_flowmap)
+    sender = windows.adder(talk, own_flowmap)
     dropper = process.Waiting(lambda: flowtable.drop_table("spy", inside))
     with (
         # Closing its socket waits for the destruction, which waits for a grace period.
@@ -215,7 +186,7 @@ def test_snoop_table_goes_between_the_addition_of_a_flow_and_the_mirror(
     sender.join()
     dropper.join()
     assert "spy" not in {table.table for table in flowtable.flowtables(inside)}
-    assert (_found(own_flowmap, flow), _entries(own_flowmap)) == ([0, 1], 1)
+    assert (windows.found(own_flowmap, flow.keys), windows.entries(own_flowmap)) == ([0, 1], 1)
 
 
 def _require_offloaded(talk: Connection) -> None:
@@ -234,17 +205,17 @@ def test_flow_comes_back_between_teardown_and_removal(
         conntrack.flush(own_router.namespace)
         stop.reached()
         # Out of its own table, and still in the map's.
-        assert _entries(own_flowmap) == 1
-        assert _found(own_flowmap, flow) == [None, None]
+        assert windows.entries(own_flowmap) == 1
+        assert windows.found(own_flowmap, flow.keys) == [None, None]
         assert list(bpf.keys(own_flowmap)) == []
 
         talk.offloaded()
-        assert _entries(own_flowmap) == 2
-        assert _found(own_flowmap, flow) == [0, 1]
+        assert windows.entries(own_flowmap) == 2
+        assert windows.found(own_flowmap, flow.keys) == [0, 1]
         assert len(list(bpf.keys(own_flowmap))) == 2
         stop.release()
-    wait_for("the old entry to go", lambda: _entries(own_flowmap) == 1)
-    assert _found(own_flowmap, flow) == [0, 1]
+    wait_for("the old entry to go", lambda: windows.entries(own_flowmap) == 1)
+    assert windows.found(own_flowmap, flow.keys) == [0, 1]
     assert len(list(bpf.keys(own_flowmap))) == 2
 
 
@@ -262,66 +233,11 @@ def test_flow_that_has_expired_is_not_found_until_its_removal(
         talk.exchange()
         stop.reached()
         assert talk.entry() is not None
-        assert _entries(own_flowmap) == 1
-        assert _found(own_flowmap, flow) == [None, None]
+        assert windows.entries(own_flowmap) == 1
+        assert windows.found(own_flowmap, flow.keys) == [None, None]
         assert list(bpf.keys(own_flowmap)) == []
         stop.release()
-    wait_for("the entry to go", lambda: _entries(own_flowmap) == 0)
-
-
-def _create_and_look(router: Router, flow: Flow) -> tuple[list[int | None], int, int]:
-    with bpf.flowmap(router.namespace) as fd:
-        return _found(fd, flow), len(list(bpf.keys(fd))), _entries(fd)
-
-
-@pytest.mark.clause("SN-3", "RT-1")
-def test_flow_added_between_publication_and_the_first_walk_is_there_once(
-    own_router: Router, own_flowmap: int, talk: Connection
-) -> None:
-    flow = _known(talk, own_flowmap)
-    creator = process.Waiting(lambda: _create_and_look(own_router, flow))
-    with hold("nf_flow_table_snoop_walk", task=creator.pid) as stop:
-        creator.begin()
-        stop.reached()
-        talk.offloaded()
-        stop.release()
-    assert creator.join() == ([0, 1], 2, 1)
-
-
-@pytest.mark.clause("SN-3", "RT-1")
-def test_flow_added_behind_the_first_walk_is_there_once(
-    own_router: Router, own_flowmap: int, talk: Connection, connection: Connect
-) -> None:
-    """The youngest flow table is walked first; the walk is held at a flow of an older one."""
-    connection(UDP_PROTOCOL, 4).offloaded()
-    ends.reload(talk, own_router)  # makes its flow table the youngest
-    flow = _known(talk, own_flowmap)
-    creator = process.Waiting(lambda: _create_and_look(own_router, flow), FAR)
-    with hold("nf_flow_snoop_add_existing", task=creator.pid) as stop:
-        creator.begin()
-        stop.reached()
-        talk.offloaded()
-        stop.release()
-    assert creator.join() == ([0, 1], 2, 1)
-
-
-@pytest.mark.clause("SN-3", "SN-6", "RT-1")
-@pytest.mark.parametrize("place", ["nf_flow_table_snoop_walk", "nf_flow_snoop_add_existing"])
-@pytest.mark.usefixtures("collector_gives_way")
-def test_flow_deleted_before_the_first_walk_mirrors_it_stays_away(
-    own_router: Router, talk: Connection, place: str
-) -> None:
-    """The walk has not begun, or has this very flow in its hands."""
-    flow = talk.offloaded()
-    creator = process.Waiting(lambda: _create_and_look(own_router, flow), FAR)
-    with hold(place, task=creator.pid) as walk, hold("flow_offload_free") as deletion:
-        creator.begin()
-        walk.reached()
-        conntrack.flush(own_router.namespace)
-        deletion.reached()
-        deletion.release()
-        walk.release()
-    assert creator.join() == ([None, None], 0, 0)
+    wait_for("the entry to go", lambda: windows.entries(own_flowmap) == 0)
 
 
 @pytest.mark.clause("SN-8", "FM-2", "RT-1")
@@ -338,21 +254,21 @@ def test_map_between_the_exit_and_the_free_of_its_namespace(
         talk = traffic.connect(router, UDP_PROTOCOL, 4, own)
         flow = talk.offloaded()
         fd = make_flowmap(router.namespace)
-        assert _found(fd, flow) == [0, 1]
+        assert windows.found(fd, flow.keys) == [0, 1]
         traffic.close_quietly(talk.client, talk.server)
 
         with hold(place, comm="kworker") as stop:
             netns.remove(router.namespace)
             stop.reached()
             if place != "nf_flow_snoop_fini_net":
-                assert (_found(fd, flow), _entries(fd)) == ([None, None], 0)
+                assert (windows.found(fd, flow.keys), windows.entries(fd)) == ([None, None], 0)
             if closed:
                 os.close(fd)
                 modules.await_unreferenced(flowmap_module)
             stop.release()
         if not closed:
-            wait_for("the map to be empty", lambda: _entries(fd) == 0)
-            assert (_found(fd, flow), list(bpf.keys(fd))) == ([None, None], [])
+            wait_for("the map to be empty", lambda: windows.entries(fd) == 0)
+            assert (windows.found(fd, flow.keys), list(bpf.keys(fd))) == ([None, None], [])
 
 
 @pytest.mark.clause("SN-8", "FM-2", "RT-1")
@@ -402,7 +318,7 @@ def test_flow_is_deleted_between_a_lookup_and_the_use_of_its_value(
         ),
         FAR,
     )
-    _collect_garbage_here(namespace("fm-gc"))
+    windows.collect_garbage_here(namespace("fm-gc"))
     # The program updates an array before its lookup, and after it with the value.
     with (
         hold("flow_offload_free", cpu=NEAR) as deletion,
@@ -413,8 +329,8 @@ def test_flow_is_deleted_between_a_lookup_and_the_use_of_its_value(
         conntrack.flush(inside)
         deletion.reached(busy=True)
         deletion.release()
-        wait_for("the flow to be gone", lambda: _entries(own_flowmap) == 0)
-        assert _found(own_flowmap, flow) == [None, None]
+        wait_for("the flow to be gone", lambda: windows.entries(own_flowmap) == 0)
+        assert windows.found(own_flowmap, flow.keys) == [None, None]
         # Had its memory been freed, they would have it now: it was let go on this CPU, too.  No
         # sanitizer looks at what a program reads.
         for other in others:
@@ -425,14 +341,3 @@ def test_flow_is_deleted_between_a_lookup_and_the_use_of_its_value(
     seen = Value.from_buffer_copy(raw)
     seen.expires = told.expires = 0  # the program's lookup has refreshed the flow
     assert bytes(seen) == bytes(told)
-
-
-def _collect_garbage_here(namespace: str) -> None:
-    """Let the flow tables' garbage collection run on this CPU from now on.
-
-    A device that goes down flushes it (nf_flow_table_cleanup()), in whichever namespace, and
-    it asks for its next run where it ran; the other CPU is to be kept busy.
-    """
-    begin = [links.dummy("fm-gc", DUMMY), links.up(DUMMY)]
-    netlink.transact(netlink.NETLINK_ROUTE, begin, namespace)
-    netlink.transact(netlink.NETLINK_ROUTE, [links.delete(DUMMY)], namespace)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Flows that come and go while a snoop table is being published: it has each once or not."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import conntrack, ends, process
+from fixtures.guest.plugin import Connect, Namespaces
+from fixtures.guest.stop_points import FAR, NEAR, hold
+from fixtures.guest.topology import Router
+from fixtures.guest.traffic import UDP_PROTOCOL, Connection, key_of
+from fixtures.guest.uapi import Key
+from selftests.races import windows
+
+pytestmark = pytest.mark.usefixtures("near")
+
+
+@pytest.fixture
+def talk(own_connection: Connect) -> Connection:
+    """A connection of `own_router` that nothing has been sent on."""
+    return own_connection(UDP_PROTOCOL, 4)
+
+
+def _create_and_look(router: Router, keys: Sequence[Key]) -> tuple[list[int | None], int, int]:
+    with bpf.flowmap(router.namespace) as fd:
+        return windows.found(fd, keys), len(list(bpf.keys(fd))), windows.entries(fd)
+
+
+@pytest.mark.clause("SN-3", "RT-1")
+def test_flow_added_between_publication_and_the_first_walk_is_there_once(
+    own_router: Router, own_flowmap: int, talk: Connection
+) -> None:
+    flow = windows.known(talk, own_flowmap)
+    creator = process.Waiting(lambda: _create_and_look(own_router, flow.keys))
+    with hold("nf_flow_table_snoop_walk", task=creator.pid) as stop:
+        creator.begin()
+        stop.reached()
+        talk.offloaded()
+        stop.release()
+    assert creator.join() == ([0, 1], 2, 1)
+
+
+@pytest.mark.clause("SN-3", "RT-1")
+def test_flow_added_behind_the_first_walk_is_there_once(
+    own_router: Router, own_flowmap: int, talk: Connection, connection: Connect
+) -> None:
+    """The youngest flow table is walked first; the walk is held at a flow of an older one."""
+    connection(UDP_PROTOCOL, 4).offloaded()
+    ends.reload(talk, own_router)  # makes its flow table the youngest
+    flow = windows.known(talk, own_flowmap)
+    creator = process.Waiting(lambda: _create_and_look(own_router, flow.keys), FAR)
+    with hold("nf_flow_snoop_add_existing", task=creator.pid) as stop:
+        creator.begin()
+        stop.reached()
+        talk.offloaded()
+        stop.release()
+    assert creator.join() == ([0, 1], 2, 1)
+
+
+@pytest.mark.clause("SN-3", "SN-6", "RT-1")
+@pytest.mark.parametrize("place", ["nf_flow_table_snoop_walk", "nf_flow_snoop_add_existing"])
+@pytest.mark.usefixtures("collector_gives_way")
+def test_flow_deleted_before_the_first_walk_mirrors_it_stays_away(
+    own_router: Router, talk: Connection, place: str
+) -> None:
+    """The walk has not begun, or has this very flow in its hands."""
+    flow = talk.offloaded()
+    creator = process.Waiting(lambda: _create_and_look(own_router, flow.keys), FAR)
+    with hold(place, task=creator.pid) as walk, hold("flow_offload_free") as deletion:
+        creator.begin()
+        walk.reached()
+        conntrack.flush(own_router.namespace)
+        deletion.reached()
+        deletion.release()
+        walk.release()
+    assert creator.join() == ([None, None], 0, 0)
+
+
+@pytest.mark.clause("SN-3", "SN-6", "RT-1")
+@pytest.mark.usefixtures("collector_gives_way", "flowmap_module")
+def test_flow_deleted_under_its_adder_is_in_no_table_published_meanwhile(
+    own_router: Router, talk: Connection, namespace: Namespaces
+) -> None:
+    """The deletion knew of no table; then there is one, and the adder looks whether there is."""
+    there = key_of(talk.tuple, own_router.inside.index)
+    back = key_of(talk.tuple.reversed(), own_router.outside.index)
+    sender = windows.adder(talk)
+    creator = process.Waiting(lambda: _create_and_look(own_router, (there, back)))
+    windows.collect_garbage_here(namespace("fm-gc"))
+    with (
+        hold("flow_offload_free", cpu=NEAR) as deletion,
+        hold("synchronize_rcu", task=creator.pid) as publication,
+        # For each packet, and at last when the flow is in its table (flow_offload_add()).
+        hold("__nf_ct_refresh_acct", cpu=FAR, skip=2) as addition,
+    ):
+        sender.begin()
+        addition.reached(busy=True)
+        conntrack.delete(talk.tuple, own_router.namespace)
+        deletion.reached(busy=True)
+        deletion.release()
+        creator.begin()
+        publication.reached(busy=True)
+        addition.release()
+        sender.join()
+        publication.release()
+    assert creator.join() == ([None, None], 0, 0)

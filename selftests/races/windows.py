@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What tests that force one interleaving share: who adds a flow, who deletes it, what is left."""
+
+import os
+from collections.abc import Sequence
+
+from fixtures.guest import bpf_syscall as bpf
+from fixtures.guest import conntrack, links, netlink, process
+from fixtures.guest.stop_points import FAR
+from fixtures.guest.traffic import Connection, Flow
+from fixtures.guest.uapi import Key
+from fixtures.guest.wait import wait_for
+
+DUMMY = 77
+
+
+def entries(fd: int) -> int:
+    """How many flows a map holds, those included that a lookup no longer finds."""
+    return int(bpf.fdinfo(fd)["flowmap_entries"])
+
+
+def found(fd: int, keys: Sequence[Key]) -> list[int | None]:
+    """The direction that each of a flow's keys finds, or None."""
+    values = [bpf.found(fd, key) for key in keys]
+    return [None if value is None else int(value.dir) for value in values]
+
+
+def known(talk: Connection, fd: int) -> Flow:
+    """A connection's keys; it has been offloaded, and is forgotten again."""
+    flow = talk.offloaded()
+    conntrack.flush(talk.router.namespace)
+    wait_for("the flow to be gone", lambda: entries(fd) == 0)
+    return flow
+
+
+def adder(talk: Connection, *not_its_own: int) -> process.Waiting:
+    """A child that sends a packet each way; the second one has the flow added.
+
+    Args:
+        not_its_own: descriptors that the test will close, which is to be their end.
+    """
+
+    def send() -> None:
+        for fd in not_its_own:
+            os.close(fd)
+        talk.exchange()
+
+    return process.Waiting(send, FAR)
+
+
+def collect_garbage_here(namespace: str) -> None:
+    """Let the flow tables' garbage collection run on this CPU from now on.
+
+    A device that goes down flushes it (nf_flow_table_cleanup()), in whichever namespace, and
+    it asks for its next run where it ran; the other CPU is to be kept busy.
+    """
+    begin = [links.dummy("fm-gc", DUMMY), links.up(DUMMY)]
+    netlink.transact(netlink.NETLINK_ROUTE, begin, namespace)
+    netlink.transact(netlink.NETLINK_ROUTE, [links.delete(DUMMY)], namespace)
