@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import faults, flowtable, modules, uapi
-from fixtures.guest.plugin import Flowmap, Namespaces
+from fixtures.guest.plugin import Flowmap, Namespaces, require_faults
 from fixtures.guest.refusal import refused
 from fixtures.guest.wait import wait_for
 
@@ -21,8 +21,7 @@ FEW = 3
 
 @pytest.fixture(autouse=True)
 def _fault_injection() -> None:
-    if why := faults.missing():
-        pytest.skip(why)
+    require_faults()
 
 
 @pytest.mark.clause("MM-5", "V0-4")

@@ -8,13 +8,13 @@ import pytest
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import faults, process
-from fixtures.guest.plugin import Connect, describe
-from fixtures.guest.stop_points import FAR, NEAR, hold, preemptible_rcu
+from fixtures.guest.plugin import Connect, describe, require_faults
+from fixtures.guest.stop_points import FAR, NEAR, hold
 from fixtures.guest.topology import Plan, Router
 from fixtures.guest.traffic import UDP_PROTOCOL, Connection, key_of
 from selftests.races import windows
 
-pytestmark = pytest.mark.usefixtures("near")
+pytestmark = pytest.mark.usefixtures("near", "readers_give_way")
 
 MOST = 40
 
@@ -40,10 +40,7 @@ def _fill(fd: int, talks: list[Connection]) -> None:
 def test_lookup_has_a_flow_whose_other_direction_does_not_get_in(
     own_router: Router, own_flowmap: int, own_connection: Connect
 ) -> None:
-    if why := faults.missing():
-        pytest.skip(why)
-    if not preemptible_rcu():
-        pytest.skip("no CONFIG_PREEMPT_RCU: a lookup, when it is held, keeps the test's CPU")
+    require_faults()
     talk = own_connection(UDP_PROTOCOL, 4)
     # Of two source tables in turn, so that those have room.
     others = [

@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import conntrack, examples, faults, modules, netns, race
-from fixtures.guest.plugin import Connect, Load
+from fixtures.guest.plugin import Connect, Load, require_faults
 from fixtures.guest.topology import Router
 from fixtures.guest.traffic import UDP_PROTOCOL
 from fixtures.guest.wait import wait_for
@@ -44,8 +44,7 @@ def _prepare(stage: Stage, kinds: Sequence[str], during: ExitStack) -> None:
         pytest.skip.Exception: the kernel cannot do what one of them does.
     """
     if "failure" in kinds:
-        if why := faults.missing():
-            pytest.skip(why)
+        require_faults()
         during.enter_context(faults.enabled())
     if "expiry" in kinds:
         before = netns.get_sysctl(stage.namespace, UDP_TIMEOUT)

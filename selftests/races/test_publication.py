@@ -61,7 +61,7 @@ def test_flow_added_behind_the_first_walk_is_there_once(
 
 @pytest.mark.clause("SN-3", "SN-6", "RT-1")
 @pytest.mark.parametrize("place", ["nf_flow_table_snoop_walk", "nf_flow_snoop_add_existing"])
-@pytest.mark.usefixtures("collector_gives_way")
+@pytest.mark.usefixtures("readers_give_way")
 def test_flow_deleted_before_the_first_walk_mirrors_it_stays_away(
     own_router: Router, talk: Connection, place: str
 ) -> None:
@@ -79,7 +79,7 @@ def test_flow_deleted_before_the_first_walk_mirrors_it_stays_away(
 
 
 @pytest.mark.clause("SN-3", "SN-6", "RT-1")
-@pytest.mark.usefixtures("collector_gives_way", "flowmap_module")
+@pytest.mark.usefixtures("readers_give_way", "flowmap_module")
 def test_flow_deleted_under_its_adder_is_in_no_table_published_meanwhile(
     own_router: Router, talk: Connection, namespace: Namespaces
 ) -> None:

@@ -107,7 +107,7 @@ def test_connection_ends_between_the_addition_of_its_flow_and_the_mirror(
 
 
 @pytest.mark.clause("SN-6", "SN-8", "RT-1")
-@pytest.mark.usefixtures("collector_gives_way")
+@pytest.mark.usefixtures("readers_give_way")
 def test_flow_is_deleted_between_its_addition_and_the_mirror(
     own_flowmap: int, talk: Connection, namespace: Namespaces
 ) -> None:
@@ -196,7 +196,7 @@ def _require_offloaded(talk: Connection) -> None:
 
 
 @pytest.mark.clause("SN-6", "SN-10", "RT-1")
-@pytest.mark.usefixtures("collector_gives_way")
+@pytest.mark.usefixtures("readers_give_way")
 def test_flow_comes_back_between_teardown_and_removal(
     own_router: Router, own_flowmap: int, talk: Connection
 ) -> None:
@@ -220,7 +220,7 @@ def test_flow_comes_back_between_teardown_and_removal(
 
 
 @pytest.mark.clause("SN-6", "RT-1")
-@pytest.mark.usefixtures("collector_gives_way")
+@pytest.mark.usefixtures("readers_give_way")
 def test_flow_that_has_expired_is_not_found_until_its_removal(
     own_router: Router, own_flowmap: int, talk: Connection
 ) -> None:
@@ -298,7 +298,7 @@ def test_exit_of_a_namespace_waits_for_a_map_that_is_being_freed(
 
 
 @pytest.mark.clause("FM-9", "SN-6", "RT-1")
-@pytest.mark.usefixtures("collector_gives_way")
+@pytest.mark.usefixtures("readers_give_way")
 def test_flow_is_deleted_between_a_lookup_and_the_use_of_its_value(
     own_router: Router,
     own_flowmap: int,

@@ -5,7 +5,7 @@ import pytest
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import faults, flowtable
-from fixtures.guest.plugin import Connect, describe
+from fixtures.guest.plugin import Connect, describe, require_faults
 from fixtures.guest.topology import Plan, Router
 from fixtures.guest.traffic import UDP_PROTOCOL, Connection, flow_of
 
@@ -37,8 +37,7 @@ def _talks(connect: Connect, versions: tuple[int, ...]) -> list[Connection]:
 
 @pytest.fixture(autouse=True)
 def _faults() -> None:
-    if why := faults.missing():
-        pytest.skip(why)
+    require_faults()
 
 
 @pytest.mark.clause("SN-7", "RT-3")

@@ -14,6 +14,7 @@ import pytest
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import faults, flowtable, process, tun
+from fixtures.guest.plugin import require_faults
 from fixtures.guest.topology import Router
 
 ROUNDS, MOST = 20, 30
@@ -46,8 +47,7 @@ def test_flow_is_added_with_each_allocation_failing(
 ) -> None:
     """Which allocation is the nth differs from packet to packet, as the caches of slabs and of
     socket buffers fill and empty: so all are tried in turn until each fate has been seen."""
-    if why := faults.missing():
-        pytest.skip(why)
+    require_faults()
     flowtable.create_snoop("spy", "all", own_router.namespace)
     wire = tun.beside(own_router, cleanup)
     tun.offload(own_router)
