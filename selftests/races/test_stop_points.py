@@ -85,9 +85,29 @@ def _overstay() -> None:
     asker = process.Waiting(_call, FAR)
     with stop_points.hold(FUNCTION, task=asker.pid, seconds=0.05) as stop:
         asker.begin()
-        wait.wait_for("the hold to end", lambda: stop.state().phase is Phase.TIMED_OUT)
+        wait.wait_for("the hold to end", stop.lapsed)
         asker.join()
         stop.release()
+
+
+@pytest.mark.clause("RT-1")
+def test_hold_may_be_one_that_ends_by_itself() -> None:
+    asker = process.Waiting(_call, FAR)
+    with stop_points.hold(FUNCTION, task=asker.pid, seconds=0.05, lapses=True) as stop:
+        asker.begin()
+        asker.join()
+        assert stop.lapsed()
+    with pytest.raises(AssertionError, match=r"not timed_out.*: released"):
+        _let_go_what_is_to_lapse()
+
+
+def _let_go_what_is_to_lapse() -> None:
+    asker = process.Waiting(_call, FAR)
+    with stop_points.hold(FUNCTION, task=asker.pid, lapses=True) as stop:
+        asker.begin()
+        stop.reached()
+        stop.release()
+        asker.join()
 
 
 def _forget() -> None:
