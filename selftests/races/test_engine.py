@@ -13,9 +13,9 @@ import pytest
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import conntrack, engine, flowtable, modules, netlink, netns, testmap, uapi
 from fixtures.guest.plan import Thread
-from fixtures.guest.plugin import Connect, require_own_module
+from fixtures.guest.plugin import require_own_module
 from fixtures.guest.topology import Router
-from fixtures.guest.traffic import UDP_PROTOCOL, Connection, Flow, frame
+from fixtures.guest.traffic import Connection, Flow, frame
 from fixtures.guest.wait import scale, wait_for
 
 pytestmark = pytest.mark.campaign
@@ -37,12 +37,6 @@ def _quick_grace_periods(cleanup: ExitStack) -> None:
     switch = Path("/sys/kernel/rcu_expedited")
     cleanup.callback(switch.write_text, switch.read_text())
     switch.write_text("1\n")
-
-
-@pytest.fixture
-def talk(own_connection: Connect) -> Connection:
-    """A UDP connection whose ports stay the same, however often its flow ends."""
-    return own_connection(UDP_PROTOCOL, 4)
 
 
 def _maps(attributes: ctypes.Structure, namespace: str | None = None) -> Thread:

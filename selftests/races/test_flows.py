@@ -23,7 +23,7 @@ from fixtures.guest import (
     traffic,
     uapi,
 )
-from fixtures.guest.plugin import Connect, Flowmap, Load
+from fixtures.guest.plugin import Flowmap, Load
 from fixtures.guest.topology import Plan, Router
 from fixtures.guest.traffic import UDP_PROTOCOL, Connection, Flow
 from fixtures.guest.wait import wait_for
@@ -32,12 +32,6 @@ pytestmark = pytest.mark.campaign
 
 ROUNDS = 20
 DEADLINE = 120
-
-
-@pytest.fixture
-def talk(own_connection: Connect) -> Connection:
-    """A UDP connection whose ports stay the same, however often its flow ends."""
-    return own_connection(UDP_PROTOCOL, 4)
 
 
 def _come_and_go(router: Router, talk: Connection) -> race.Actor:

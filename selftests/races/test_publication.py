@@ -2,25 +2,20 @@
 """Flows that come and go while a snoop table is being published: it has each once or not."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import conntrack, ends, process
 from fixtures.guest.plugin import Connect, Namespaces
-from fixtures.guest.stop_points import FAR, NEAR, hold
+from fixtures.guest.stop_points import FAR, NEAR, SPIN_LOCK_BH, hold
 from fixtures.guest.topology import Router
 from fixtures.guest.traffic import UDP_PROTOCOL, Connection, key_of
 from fixtures.guest.uapi import Key
 from selftests.races import windows
 
 pytestmark = pytest.mark.usefixtures("near")
-
-
-@pytest.fixture
-def talk(own_connection: Connect) -> Connection:
-    """A connection of `own_router` that nothing has been sent on."""
-    return own_connection(UDP_PROTOCOL, 4)
 
 
 def _create_and_look(router: Router, keys: Sequence[Key]) -> tuple[list[int | None], int, int]:
@@ -105,4 +100,42 @@ def test_flow_deleted_under_its_adder_is_in_no_table_published_meanwhile(
         addition.release()
         sender.join()
         publication.release()
+    assert creator.join() == ([None, None], 0, 0)
+
+
+@pytest.mark.clause("SN-3", "SN-6", "RT-1")
+@pytest.mark.usefixtures("readers_give_way", "flowmap_module")
+def test_flow_deleted_before_the_table_is_in_the_list_does_not_come_back(
+    own_router: Router, talk: Connection, namespace: Namespaces
+) -> None:
+    """Every deletion knows by then that there will be one, and marks its flow for the adder."""
+    there = key_of(talk.tuple, own_router.inside.index)
+    back = key_of(talk.tuple.reversed(), own_router.outside.index)
+    sender = windows.adder(talk)
+    creator = process.Waiting(lambda: _create_and_look(own_router, (there, back)), NEAR)
+    windows.collect_garbage_here(namespace("fm-gc"))
+    with (
+        hold("flow_offload_free", cpu=NEAR) as deletion,
+        hold("__nf_ct_refresh_acct", cpu=FAR, skip=2) as addition,
+        ExitStack() as held,
+    ):
+        # Two stop points at one function would share a trampoline, in which nobody sleeps.
+        with hold("synchronize_rcu", task=creator.pid) as before:
+            creator.begin()
+            before.reached(busy=True)
+            # What it does next when the grace period is over is to take the lock of the list.
+            between = held.enter_context(hold(SPIN_LOCK_BH, task=creator.pid))
+            before.release()
+        behind = held.enter_context(hold("synchronize_rcu", task=creator.pid))
+        between.reached(busy=True)
+        sender.begin()
+        addition.reached(busy=True)
+        conntrack.delete(talk.tuple, own_router.namespace)
+        deletion.reached(busy=True)
+        deletion.release()
+        between.release()
+        behind.reached(busy=True)
+        addition.release()
+        sender.join()
+        behind.release()
     assert creator.join() == ([None, None], 0, 0)

@@ -37,12 +37,6 @@ PATIENCE = 0.3
 XDP_PASS = 2
 
 
-@pytest.fixture
-def talk(own_connection: Connect) -> Connection:
-    """A connection of `own_router` that nothing has been sent on."""
-    return own_connection(UDP_PROTOCOL, 4)
-
-
 def _gone(module: str) -> bool:
     return not (modules.loaded(module) or modules.going(module))
 
@@ -193,6 +187,39 @@ def _require_offloaded(talk: Connection) -> None:
     entry = talk.entry()
     assert entry is not None
     assert entry.offloaded
+
+
+@pytest.mark.clause("FM-9", "SN-8", "RT-1")
+@pytest.mark.usefixtures("readers_give_way")
+def test_flow_is_in_no_copy_when_its_memory_is_let_go(
+    own_router: Router, own_flowmap: int, talk: Connection
+) -> None:
+    """Who looks it up later than that, nobody waits for."""
+    talk.offloaded()
+    assert windows.entries(own_flowmap) == 1
+    with hold("flow_offload_free") as stop:
+        conntrack.flush(own_router.namespace)
+        stop.reached()
+        assert windows.entries(own_flowmap) == 0
+        stop.release()
+
+
+@pytest.mark.clause("FM-6", "RT-1")
+def test_flow_leaves_the_order_when_the_walk_that_looks_at_it_has_gone_on(
+    own_router: Router, own_flowmap: int, talk: Connection, namespace: Namespaces
+) -> None:
+    """Who removes it spins until then, on the CPU of the test."""
+    talk.offloaded()
+    walker = process.Waiting(lambda: list(bpf.keys(own_flowmap)), FAR)
+    windows.collect_garbage_here(namespace("fm-gc"))
+    # A walk asks whether the route of what it has found is still good.
+    with hold("ipv4_dst_check", task=walker.pid, seconds=2.0, lapses=True) as stop:
+        walker.begin()
+        stop.reached(busy=True)
+        conntrack.delete(talk.tuple, own_router.namespace)
+        wait_for("the flow to be removed", lambda: windows.entries(own_flowmap) == 0, 30.0)
+        assert stop.lapsed()
+    walker.join()
 
 
 @pytest.mark.clause("SN-6", "SN-10", "RT-1")
