@@ -6,8 +6,8 @@ from scapy.layers.inet import IP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
+from fixtures.guest import bpf_programs, outgoing, uapi
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import outgoing, uapi
 from fixtures.guest.plugin import Connect, Load
 from fixtures.guest.topology import Port, Router
 from fixtures.guest.traffic import UDP_PROTOCOL, Connection, frame
@@ -63,7 +63,7 @@ def test_packets_of_any_dscp_are_one_flow(
         assert [_value(flowmap, key) for key in flow.keys] == told, name
         packet = _marked(router.client, router.inside, talk, octet)
         run = program.program_fd("xdp_flow_lookup")
-        bpf.run_xdp(run, packet, router.inside.index, router.namespace)
+        bpf_programs.run_xdp(run, packet, router.inside.index, router.namespace)
         assert (program.counter(HIT_ORIGINAL), program.counter(MISS)) == (asked, 0), name
     entry = talk.entry()
     assert entry is not None

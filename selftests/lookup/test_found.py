@@ -11,8 +11,8 @@ import pytest
 from scapy.layers.inet import IP
 from scapy.layers.l2 import Ether
 
+from fixtures.guest import bpf_programs, links, netlink, pppoe, uapi
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import links, netlink, pppoe, uapi
 from fixtures.guest.plugin import Connect, Load, describe
 from fixtures.guest.topology import Plan, Router
 from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Flow, connect, frame
@@ -152,13 +152,13 @@ def test_xdp_program_takes_no_fragment_for_a_flow(
     talk.offloaded()
     packet = Ether(frame(router.client, router.inside, talk.tuple))
     run = program.program_fd("xdp_flow_lookup")
-    bpf.run_xdp(run, bytes(packet), router.inside.index, router.namespace)
+    bpf_programs.run_xdp(run, bytes(packet), router.inside.index, router.namespace)
     assert program.counter(HIT_ORIGINAL) == 1
 
     # What would be the ports is where it was.
     for field, content in part.items():
         setattr(packet[IP], field, content)
-    bpf.run_xdp(run, bytes(packet), router.inside.index, router.namespace)
+    bpf_programs.run_xdp(run, bytes(packet), router.inside.index, router.namespace)
     assert (program.counter(HIT_ORIGINAL), program.counter(UNPARSED)) == (1, 1)
 
 
@@ -228,7 +228,7 @@ def test_lookups_print_nothing(
     os.lseek(log, 0, os.SEEK_END)
 
     run = program.program_fd("xdp_flow_lookup")
-    bpf.run_xdp(run, packet, router.inside.index, router.namespace, repeat=1000)
+    bpf_programs.run_xdp(run, packet, router.inside.index, router.namespace, repeat=1000)
     for key in flow.keys:
         bpf.lookup(flowmap, key)
     list(bpf.keys(flowmap))

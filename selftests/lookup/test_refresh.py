@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from fixtures.guest import bpf_programs, netns
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import netns
 from fixtures.guest.plugin import Connect, Load
 from fixtures.guest.readers import Asker
 from fixtures.guest.topology import Router
@@ -39,7 +39,7 @@ def test_programs_lookup_moves_the_expiry_and_reading_does_not(
 
     def look() -> int:
         run = program.program_fd("xdp_flow_lookup")
-        return bpf.run_xdp(run, packet, router.inside.index, router.namespace)
+        return bpf_programs.run_xdp(run, packet, router.inside.index, router.namespace)
 
     assert look() == XDP_PASS
     before = bpf.lookup(flowmap, flow.original).expires
@@ -98,7 +98,7 @@ def test_flow_that_only_a_program_uses_outlives_its_timeout(
 
     end = time.monotonic() + 2 * seconds
     while time.monotonic() < end:
-        bpf.run_xdp(
+        bpf_programs.run_xdp(
             program.program_fd("xdp_flow_lookup"), packet, router.inside.index, router.namespace
         )
         time.sleep(seconds / 8)

@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
+from fixtures.guest import bpf_programs, faults, flowtable, modules, uapi
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import faults, flowtable, modules, uapi
 from fixtures.guest.plugin import Flowmap, Namespaces, require_faults
 from fixtures.guest.refusal import refused
 from fixtures.guest.wait import wait_for
@@ -93,12 +93,12 @@ def test_program_load_with_each_allocation_failing(
 ) -> None:
     fd = make_flowmap()
     program = _asking(fd)
-    os.close(bpf.prog_load(bpf.PROG_TYPE_XDP, program))
+    os.close(bpf_programs.prog_load(bpf_programs.PROG_TYPE_XDP, program))
     held = modules.references(flowmap_module)
     maps = bpf.identities(bpf.Command.MAP_GET_NEXT_ID)
 
     def load() -> None:
-        os.close(bpf.prog_load(bpf.PROG_TYPE_XDP, program))
+        os.close(bpf_programs.prog_load(bpf_programs.PROG_TYPE_XDP, program))
 
     def nothing_has_changed() -> None:
         def settled() -> bool:

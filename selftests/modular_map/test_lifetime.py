@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.guest import bpf_programs, modules, netns, tc, uapi
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import modules, netns, tc, uapi
 from fixtures.guest.plugin import Flowmap, Namespaces
 from fixtures.guest.refusal import refused
 from fixtures.guest.wait import wait_for
@@ -26,10 +26,10 @@ _TAINTED = Path("/proc/sys/kernel/tainted")
 _EXIT = struct.pack("<BBhi", 0x95, 0, 0, 0)
 
 
-def _program_using(fd: int, kind: int = bpf.PROG_TYPE_XDP) -> int:
+def _program_using(fd: int, kind: int = bpf_programs.PROG_TYPE_XDP) -> int:
     """Load a program that names the map and does nothing with it."""
     load = _LD_MAP_FD[:4] + struct.pack("<i", fd) + bytes(8)
-    return bpf.prog_load(kind, load + _PASS + _EXIT)
+    return bpf_programs.prog_load(kind, load + _PASS + _EXIT)
 
 
 def _has_references(count: int) -> bool:
@@ -85,14 +85,14 @@ def by_program(fd: int, _: Path, __: str) -> Release:
 def by_link(fd: int, _: Path, namespace: str) -> Release:
     """An attached program whose own descriptor is closed."""
     with bpf.closing(_program_using(fd)) as program, netns.entered(namespace):
-        link = bpf.xdp_link(program, 1)
+        link = bpf_programs.xdp_link(program, 1)
     return lambda: os.close(link)
 
 
 def by_filter(fd: int, bpffs: Path, namespace: str) -> Release:
     """A program that nothing but a filter of tc holds."""
     pin = bpffs / "filter"
-    with bpf.closing(_program_using(fd, bpf.PROG_TYPE_SCHED_CLS)) as program:
+    with bpf.closing(_program_using(fd, bpf_programs.PROG_TYPE_SCHED_CLS)) as program:
         bpf.pin(program, str(pin))
     tc.run("qdisc add dev lo clsact", namespace)
     tc.run(f"filter add dev lo ingress bpf direct-action object-pinned {pin}", namespace)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.guest import bpf_programs, modules
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import modules
 from fixtures.guest.kernel_memory import LOOK, KernelMemory
 from fixtures.guest.plugin import Flowmap, Namespaces
 from fixtures.guest.wait import wait_for
@@ -19,7 +19,7 @@ _PASS_AND_EXIT = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)
 
 def _program_using(fd: int) -> int:
     load = _LD_MAP_FD + struct.pack("<i", fd) + bytes(8)
-    return bpf.prog_load(bpf.PROG_TYPE_XDP, load + _PASS_AND_EXIT)
+    return bpf_programs.prog_load(bpf_programs.PROG_TYPE_XDP, load + _PASS_AND_EXIT)
 
 
 @pytest.mark.clause("MM-4")

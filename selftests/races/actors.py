@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import (
+    bpf_programs,
     conntrack,
     faults,
     flowtable,
@@ -26,6 +26,7 @@ from fixtures.guest import (
     traffic,
     wait,
 )
+from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest.libbpf import Object
 from fixtures.guest.netlink import NetlinkError
 from fixtures.guest.topology import Router
@@ -188,7 +189,7 @@ def _program_lookup(stage: Stage, place: int) -> race.Actor:
 
     def act(_: int) -> None:
         with netns.entered(stage.namespace):
-            bpf.run_on_packet(program, packet, repeat=500)
+            bpf_programs.run_on_packet(program, packet, repeat=500)
 
     return act
 

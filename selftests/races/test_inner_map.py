@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
+from fixtures.guest import bpf_programs, modules, process
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import modules, process
 from fixtures.guest.libbpf import Object
 from fixtures.guest.plugin import Flowmap
 from fixtures.guest.stop_points import FAR, hash_tables_wait, hold
@@ -46,7 +46,7 @@ def test_inner_map_is_replaced_between_its_lookup_and_its_use(
     program = Object("sleepable", {"flows": second, "outer": outer}, ("inside_awake",))
     cleanup.callback(program.close)
     runner = process.Waiting(
-        lambda: bpf.run_on_packet(program.program_fd("inside_awake"), SMALLEST_FRAME), FAR
+        lambda: bpf_programs.run_on_packet(program.program_fd("inside_awake"), SMALLEST_FRAME), FAR
     )
     # Who replaces an inner map waits for the programs, and then so would the test.
     replacer = process.Waiting(lambda: bpf.update_raw(outer, SLOT, _held_by(second)))

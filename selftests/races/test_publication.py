@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("near")
 
 def _create_and_look(router: Router, keys: Sequence[Key]) -> tuple[list[int | None], int, int]:
     with bpf.flowmap(router.namespace) as fd:
-        return windows.found(fd, keys), len(list(bpf.keys(fd))), windows.entries(fd)
+        return windows.found(fd, keys), len(list(bpf.keys(fd))), bpf.entries(fd)
 
 
 @pytest.mark.clause("SN-3", "RT-1")

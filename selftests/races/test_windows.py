@@ -11,8 +11,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import (
+    bpf_programs,
     conntrack,
     flowtable,
     modules,
@@ -21,6 +21,7 @@ from fixtures.guest import (
     topology,
     traffic,
 )
+from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest.plugin import Connect, Flowmap, Load, Namespaces
 from fixtures.guest.refusal import errno_of, refused
 from fixtures.guest.stop_points import FAR, NEAR, hash_tables_wait, hold
@@ -97,7 +98,7 @@ def test_connection_ends_between_the_addition_of_its_flow_and_the_mirror(
         stop.release()
     sender.join()
     assert windows.found(own_flowmap, flow.keys) == [None, None]
-    wait_for("the dead flow to go", lambda: windows.entries(own_flowmap) == 0)
+    wait_for("the dead flow to go", lambda: bpf.entries(own_flowmap) == 0)
 
 
 @pytest.mark.clause("SN-6", "SN-8", "RT-1")
@@ -120,7 +121,7 @@ def test_flow_is_deleted_between_its_addition_and_the_mirror(
         deletion.release()
         stop.release()
     sender.join()
-    assert (windows.found(own_flowmap, flow.keys), windows.entries(own_flowmap)) == (
+    assert (windows.found(own_flowmap, flow.keys), bpf.entries(own_flowmap)) == (
         [None, None],
         0,
     )
@@ -154,7 +155,7 @@ def test_map_goes_between_the_addition_of_a_flow_and_the_mirror(
     sender.join()
     modules.await_unreferenced(flowmap_module)
     with bpf.flowmap(talk.router.namespace) as fd:
-        assert (windows.found(fd, flow.keys), windows.entries(fd)) == ([0, 1], 1)
+        assert (windows.found(fd, flow.keys), bpf.entries(fd)) == ([0, 1], 1)
 
 
 @pytest.mark.clause("SN-8", "SN-9", "RT-1")
@@ -180,7 +181,7 @@ def test_snoop_table_goes_between_the_addition_of_a_flow_and_the_mirror(
     sender.join()
     dropper.join()
     assert "spy" not in {table.table for table in flowtable.flowtables(inside)}
-    assert (windows.found(own_flowmap, flow.keys), windows.entries(own_flowmap)) == ([0, 1], 1)
+    assert (windows.found(own_flowmap, flow.keys), bpf.entries(own_flowmap)) == ([0, 1], 1)
 
 
 def _require_offloaded(talk: Connection) -> None:
@@ -196,11 +197,11 @@ def test_flow_is_in_no_copy_when_its_memory_is_let_go(
 ) -> None:
     """Who looks it up later than that, nobody waits for."""
     talk.offloaded()
-    assert windows.entries(own_flowmap) == 1
+    assert bpf.entries(own_flowmap) == 1
     with hold("flow_offload_free") as stop:
         conntrack.flush(own_router.namespace)
         stop.reached()
-        assert windows.entries(own_flowmap) == 0
+        assert bpf.entries(own_flowmap) == 0
         stop.release()
 
 
@@ -217,7 +218,7 @@ def test_flow_leaves_the_order_when_the_walk_that_looks_at_it_has_gone_on(
         walker.begin()
         stop.reached(busy=True)
         conntrack.delete(talk.tuple, own_router.namespace)
-        wait_for("the flow to be removed", lambda: windows.entries(own_flowmap) == 0, 30.0)
+        wait_for("the flow to be removed", lambda: bpf.entries(own_flowmap) == 0, 30.0)
         assert stop.lapsed()
     walker.join()
 
@@ -232,16 +233,16 @@ def test_flow_comes_back_between_teardown_and_removal(
         conntrack.flush(own_router.namespace)
         stop.reached()
         # Out of its own table, and still in the map's.
-        assert windows.entries(own_flowmap) == 1
+        assert bpf.entries(own_flowmap) == 1
         assert windows.found(own_flowmap, flow.keys) == [None, None]
         assert list(bpf.keys(own_flowmap)) == []
 
         talk.offloaded()
-        assert windows.entries(own_flowmap) == 2
+        assert bpf.entries(own_flowmap) == 2
         assert windows.found(own_flowmap, flow.keys) == [0, 1]
         assert len(list(bpf.keys(own_flowmap))) == 2
         stop.release()
-    wait_for("the old entry to go", lambda: windows.entries(own_flowmap) == 1)
+    wait_for("the old entry to go", lambda: bpf.entries(own_flowmap) == 1)
     assert windows.found(own_flowmap, flow.keys) == [0, 1]
     assert len(list(bpf.keys(own_flowmap))) == 2
 
@@ -260,11 +261,11 @@ def test_flow_that_has_expired_is_not_found_until_its_removal(
         talk.exchange()
         stop.reached()
         assert talk.entry() is not None
-        assert windows.entries(own_flowmap) == 1
+        assert bpf.entries(own_flowmap) == 1
         assert windows.found(own_flowmap, flow.keys) == [None, None]
         assert list(bpf.keys(own_flowmap)) == []
         stop.release()
-    wait_for("the entry to go", lambda: windows.entries(own_flowmap) == 0)
+    wait_for("the entry to go", lambda: bpf.entries(own_flowmap) == 0)
 
 
 @pytest.mark.clause("SN-8", "FM-2", "RT-1")
@@ -288,13 +289,13 @@ def test_map_between_the_exit_and_the_free_of_its_namespace(
             netns.remove(router.namespace)
             stop.reached()
             if place != "nf_flow_snoop_fini_net":
-                assert (windows.found(fd, flow.keys), windows.entries(fd)) == ([None, None], 0)
+                assert (windows.found(fd, flow.keys), bpf.entries(fd)) == ([None, None], 0)
             if closed:
                 os.close(fd)
                 modules.await_unreferenced(flowmap_module)
             stop.release()
         if not closed:
-            wait_for("the map to be empty", lambda: windows.entries(fd) == 0)
+            wait_for("the map to be empty", lambda: bpf.entries(fd) == 0)
             assert (windows.found(fd, flow.keys), list(bpf.keys(fd))) == ([None, None], [])
 
 
@@ -340,7 +341,7 @@ def test_flow_is_deleted_between_a_lookup_and_the_use_of_its_value(
     program = load("xdp_flow_lookup", own_flowmap)
     packet = frame(own_router.client, own_router.inside, talk.tuple)
     runner = process.Waiting(
-        lambda: bpf.run_xdp(
+        lambda: bpf_programs.run_xdp(
             program.program_fd("xdp_flow_lookup"), packet, own_router.inside.index, inside
         ),
         FAR,
@@ -356,7 +357,7 @@ def test_flow_is_deleted_between_a_lookup_and_the_use_of_its_value(
         conntrack.flush(inside)
         deletion.reached(busy=True)
         deletion.release()
-        wait_for("the flow to be gone", lambda: windows.entries(own_flowmap) == 0)
+        wait_for("the flow to be gone", lambda: bpf.entries(own_flowmap) == 0)
         assert windows.found(own_flowmap, flow.keys) == [None, None]
         # Had its memory been freed, they would have it now: it was let go on this CPU, too.  No
         # sanitizer looks at what a program reads.

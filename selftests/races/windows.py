@@ -14,11 +14,6 @@ from fixtures.guest.wait import wait_for
 DUMMY = 77
 
 
-def entries(fd: int) -> int:
-    """How many flows a map holds, those included that a lookup no longer finds."""
-    return int(bpf.fdinfo(fd)["flowmap_entries"])
-
-
 def found(fd: int, keys: Sequence[Key]) -> list[int | None]:
     """The direction that each of a flow's keys finds, or None."""
     values = [bpf.found(fd, key) for key in keys]
@@ -29,7 +24,7 @@ def known(talk: Connection, fd: int) -> Flow:
     """A connection's keys; it has been offloaded, and is forgotten again."""
     flow = talk.offloaded()
     conntrack.flush(talk.router.namespace)
-    wait_for("the flow to be gone", lambda: entries(fd) == 0)
+    wait_for("the flow to be gone", lambda: bpf.entries(fd) == 0)
     return flow
 
 

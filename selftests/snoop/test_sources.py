@@ -6,8 +6,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import (
+    bpf_programs,
     conntrack,
     flowtable,
     leaving,
@@ -19,6 +19,7 @@ from fixtures.guest import (
     outgoing,
     uapi,
 )
+from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest.flowtable import INET
 from fixtures.guest.plugin import Connect, Load, Namespaces, describe
 from fixtures.guest.refusal import refused
@@ -90,7 +91,7 @@ def test_packets_are_counted_and_lookups_are_not(
     packet = frame(own_router.client, own_router.inside, talk.tuple)
     for _ in range(_ROUNDS):
         assert _directions(own_flowmap, flow) == [0, 1]
-        bpf.run_xdp(program, packet, own_router.inside.index, own_router.namespace)
+        bpf_programs.run_xdp(program, packet, own_router.inside.index, own_router.namespace)
     assert counted() == after
 
 
@@ -193,7 +194,7 @@ def test_flows_of_a_table_for_hardware_are_there(
     conntrack.delete(talk.tuple, own_router.namespace)
     assert _directions(own_flowmap, flow) == [None, None]
     # The card is told first, by a work item.
-    wait_for("the entry to go", lambda: bpf.fdinfo(own_flowmap)["flowmap_entries"] == "0")
+    wait_for("the entry to go", lambda: bpf.entries(own_flowmap) == 0)
 
 
 @pytest.mark.clause("SN-5")
