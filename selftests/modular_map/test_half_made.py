@@ -2,8 +2,9 @@
 """A map or a flow table whose snoop table cannot be made: refused, and nothing of it stays.
 
 Its hash table is allocated even where there is no memory (rhashtable_init() in lib/rhashtable.c
-falls back to __GFP_NOFAIL), so that fault injection does not get here: the function itself is made
-to fail.  What is then not freed, kmemleak finds (profile leak).
+falls back to __GFP_NOFAIL), so that fault injection does not get here: a function itself is made
+to fail, that which makes the hash table, or that which makes the snoop table.  What is then not
+freed, kmemleak finds (profile leak).
 """
 
 import errno
@@ -16,15 +17,16 @@ from fixtures.guest import failing, flowtable, modules
 from fixtures.guest.plugin import Namespaces, require_own_module
 from fixtures.guest.refusal import refused
 
-MAKING = "nf_flow_snoop_init"
+MAKING = pytest.mark.parametrize("making", ["nf_flow_snoop_init", "__rhltable_init_noprof"])
 TIMES = 8
 """An old pointer that lies about somewhere hides one from kmemleak, not all."""
 
 
 @pytest.mark.clause("MM-5", "RT-3")
-def test_map_whose_snoop_table_cannot_be_made_is_refused(flowmap_module: str) -> None:
+@MAKING
+def test_map_whose_snoop_table_cannot_be_made_is_refused(flowmap_module: str, making: str) -> None:
     require_own_module(failing.MODULE)
-    with failing.failing(MAKING):
+    with failing.failing(making):
         for _ in range(TIMES):
             with refused(errno.ENOMEM):
                 bpf.flowmap_create()
@@ -35,11 +37,14 @@ def test_map_whose_snoop_table_cannot_be_made_is_refused(flowmap_module: str) ->
 
 
 @pytest.mark.clause("SN-8", "RT-3")
+@MAKING
 @pytest.mark.usefixtures("flowtable_modules")
-def test_flow_table_whose_snoop_table_cannot_be_made_is_refused(namespace: Namespaces) -> None:
+def test_flow_table_whose_snoop_table_cannot_be_made_is_refused(
+    namespace: Namespaces, making: str
+) -> None:
     require_own_module(failing.MODULE)
     inside = namespace("fm-fail")
-    with failing.failing(MAKING):
+    with failing.failing(making):
         for _ in range(TIMES):
             with refused(errno.ENOMEM):
                 flowtable.create_snoop("spy", "all", inside)

@@ -8,12 +8,15 @@
  * a caller that is told of the error.
  *
  * From the time it is loaded until it is unloaded, every call fails. It works
- * as a live patch does: ftrace lets another function return to the caller.
+ * as a live patch does: ftrace lets another function return to the caller. For
+ * what ftrace does not know, such as functions of lib/, a kprobe does so.
  */
 #include <linux/atomic.h>
 #include <linux/errno.h>
 #include <linux/ftrace.h>
+#include <linux/kprobes.h>
 #include <linux/module.h>
+#include <linux/rcupdate.h>
 #include <linux/string.h>
 
 static char *function = "";
@@ -52,24 +55,62 @@ static struct ftrace_ops fm_fail_ops = {
 	.flags	= FTRACE_OPS_FL_IPMODIFY,
 };
 
-static int __init fm_fail_init(void)
+static int fm_fail_probed(struct kprobe *kp, struct pt_regs *regs)
+{
+	instruction_pointer_set(regs, (unsigned long)fm_fail_instead);
+
+	return 1;
+}
+NOKPROBE_SYMBOL(fm_fail_probed);
+
+/* A probe that has one is never made a jump, from which nobody comes back to
+ * another place.
+ */
+static void fm_fail_passed(struct kprobe *kp, struct pt_regs *regs,
+			   unsigned long flags)
+{
+}
+
+static struct kprobe fm_fail_kp = {
+	.pre_handler = fm_fail_probed,
+	.post_handler = fm_fail_passed,
+};
+
+static bool traced;
+
+static int fm_fail_trace(void)
 {
 	int err;
 
-	err = ftrace_set_filter(&fm_fail_ops, function, strlen(function), 1);
-	if (!err)
-		err = register_ftrace_function(&fm_fail_ops);
+	err = register_ftrace_function(&fm_fail_ops);
 	if (err)
 		ftrace_free_filter(&fm_fail_ops);
+	traced = !err;
 
 	return err;
 }
 
+static int __init fm_fail_init(void)
+{
+	if (!ftrace_set_filter(&fm_fail_ops, function, strlen(function), 1))
+		return fm_fail_trace();
+
+	ftrace_free_filter(&fm_fail_ops);
+	fm_fail_kp.symbol_name = function;
+
+	return register_kprobe(&fm_fail_kp);
+}
+
 static void __exit fm_fail_exit(void)
 {
-	/* Waits until nobody is in fm_fail_instead() any more, either. */
-	unregister_ftrace_function(&fm_fail_ops);
-	ftrace_free_filter(&fm_fail_ops);
+	/* Both wait until nobody is in fm_fail_instead() any more, either. */
+	if (traced) {
+		unregister_ftrace_function(&fm_fail_ops);
+		ftrace_free_filter(&fm_fail_ops);
+	} else {
+		unregister_kprobe(&fm_fail_kp);
+		synchronize_rcu_tasks();
+	}
 }
 
 module_init(fm_fail_init);
