@@ -1,47 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Flows of act_ct's own flow tables: one table for each zone, without nf_tables.
-
-act_ct asks with no device in the tuple, and so does who looks for its flows: the key's
-``iifindex`` is 0.
-"""
+"""Flows of act_ct's own flow tables: one table for each zone, without nf_tables."""
 
 import pytest
 
+from fixtures.guest import act_ct, conntrack, tc
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import conntrack, tc, uapi
+from fixtures.guest.act_ct import CS1, OTHER_ZONE, ZONE
 from fixtures.guest.plugin import Connect, Flowmap, describe
 from fixtures.guest.topology import Plan, Router
-from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL, Connection, key_of
+from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL
 from fixtures.guest.wait import wait_for
 
-ZONE = 4
-OTHER_ZONE = 5
-CS1 = 8
 UNTRACKED = pytest.mark.parametrize(
     "own_router", [Plan(tables="none")], ids=describe, indirect=True
 )
-
-
-def _keys(talk: Connection) -> list[uapi.Key]:
-    return [key_of(side, iifindex=0) for side in (talk.tuple, talk.tuple.reversed())]
-
-
-def _served(talk: Connection, zone: int) -> bool:
-    return any(
-        entry.zone == zone and entry.original == talk.tuple
-        for entry in conntrack.offloaded(talk.router.namespace)
-    )
-
-
-def _offloaded(talk: Connection, zone: int = ZONE) -> list[uapi.Key]:
-    """Talk until act_ct serves the connection; its keys."""
-
-    def served() -> bool:
-        talk.exchange()
-        return _served(talk, zone)
-
-    wait_for(f"act_ct to offload {talk.tuple}", served)
-    return _keys(talk)
 
 
 @pytest.mark.clause("SN-2", "FM-4", "FM-3")
@@ -57,7 +29,7 @@ def test_flow_of_act_ct_is_there(
     version: int,
 ) -> None:
     tc.offload(["r0", "r1"], ZONE, own_router.namespace)
-    keys = _offloaded(own_connection(protocol, version))
+    keys = act_ct.offloaded(own_connection(protocol, version))
     for fd in (own_flowmap, make_flowmap(own_router.namespace)):
         assert [bpf.lookup(fd, key).dir for key in keys] == [0, 1]
         assert [bpf.lookup(fd, key).ct_zone for key in keys] == [ZONE, ZONE]
@@ -72,7 +44,7 @@ def test_flow_of_act_ct_is_missed_once_its_connection_is_flushed(
     tc.offload(["r0", "r1"], ZONE, own_router.namespace)
     talk = own_connection(UDP_PROTOCOL, 4)
     for _ in range(2):
-        keys = _offloaded(talk)
+        keys = act_ct.offloaded(talk)
         assert [bpf.lookup(own_flowmap, key).dir for key in keys] == [0, 1]
         conntrack.flush(own_router.namespace)
         assert [bpf.found(own_flowmap, key) for key in keys] == [None, None]
@@ -84,7 +56,7 @@ def test_flow_of_act_ct_goes_with_its_table(
     own_router: Router, own_flowmap: int, own_connection: Connect
 ) -> None:
     tc.offload(["r0", "r1"], ZONE, own_router.namespace)
-    keys = _offloaded(own_connection(UDP_PROTOCOL, 4))
+    keys = act_ct.offloaded(own_connection(UDP_PROTOCOL, 4))
     assert len(list(bpf.keys(own_flowmap))) == 2
     for device in ("r0", "r1"):
         tc.run(f"qdisc del dev {device} clsact", own_router.namespace)
@@ -100,7 +72,7 @@ def test_flows_of_act_ct_and_nft_are_both_there(
 ) -> None:
     by_nft = own_connection(UDP_PROTOCOL, 4, server_port=7001).offloaded()
     tc.offload(["r0", "r1"], ZONE, own_router.namespace)
-    by_tc = _offloaded(own_connection(TCP_PROTOCOL, 6, server_port=7002))
+    by_tc = act_ct.offloaded(own_connection(TCP_PROTOCOL, 6, server_port=7002))
     found = {bytes(key) for key in bpf.keys(own_flowmap)}
     assert found >= {bytes(key) for key in (*by_nft.keys, *by_tc)}
 
@@ -121,10 +93,10 @@ def test_tuple_of_two_tables_is_found_until_the_last_goes(
     tc.offload(["r0", "r1"], ZONE, own_router.namespace)
     tc.offload(["r0", "r1"], OTHER_ZONE, own_router.namespace, dscp=CS1)
     talk = own_connection(UDP_PROTOCOL, version)
-    keys = _offloaded(talk, ZONE)
+    keys = act_ct.offloaded(talk, ZONE)
     talk.mark(CS1)
-    _offloaded(talk, OTHER_ZONE)
-    assert _served(talk, ZONE)
+    act_ct.offloaded(talk, OTHER_ZONE)
+    assert act_ct.served(talk, ZONE)
     # One map heard of the flows as they came, the other found them there.
     maps = (own_flowmap, make_flowmap(own_router.namespace))
     for fd in maps:
