@@ -19,6 +19,9 @@ from fixtures.guest.traffic import UDP_PROTOCOL, Flow
 # Gives the next key of a walk, or None at its end.
 Step = Callable[[], uapi.Key | None]
 
+WALKS = 16
+"""NF_FLOW_SNOOP_CURSORS: of how many a table remembers where they were."""
+
 
 def _by_key(fd: int) -> Step:
     last: uapi.Key | None = None
@@ -94,6 +97,24 @@ def test_walk_goes_on_where_its_last_flow_has_ended(
     others = [bytes(key) for flow in flows if flow is not ended for key in flow.keys]
     gone = set(map(bytes, ended.keys))
     assert sorted(key for key in walked if key not in gone) == sorted(others)
+
+
+@pytest.mark.clause("FM-6", "SN-6")
+def test_so_many_walks_at_one_time_go_on_where_their_last_flows_have_ended(
+    router: Router, flowmap: int, connection: Connect
+) -> None:
+    oldest, *ending = _flows(connection, WALKS + 1)
+    walks = [_by_key(flowmap) for _ in range(WALKS)]
+    # The first one goes furthest: none is to step on where another stands.
+    for number, step in enumerate(walks):
+        for _ in range(2 * (WALKS - number)):
+            assert step() is not None
+    for flow in ending:
+        conntrack.delete(flow.entry.original, router.namespace)
+    rest = [*map(bytes, oldest.keys), None]
+    for step in walks:
+        keys = [step() for _ in rest]
+        assert [None if key is None else bytes(key) for key in keys] == rest
 
 
 @pytest.mark.clause("FM-6")
