@@ -127,8 +127,11 @@ def test_flows_of_wildcard_devices_are_there(
 def test_snoop_table_may_list_wildcard_devices(namespace: Namespaces) -> None:
     inside = namespace("fm-wild")
     flowtable.create_snoop("spy", "all", inside, devices=["l*"])
+    # One that comes later matches, too, and is not kept from coming.
+    netlink.transact(netlink.NETLINK_ROUTE, [links.dummy("later", 77)], inside)
     seen = flowtable.find("spy", "all", inside)
     assert (seen.flags, seen.devices) == (flowtable.SNOOP, ("l*",))
+    netlink.transact(netlink.NETLINK_ROUTE, [links.delete(77)], inside)
 
 
 @pytest.mark.clause("SN-5", "SN-9")

@@ -40,7 +40,11 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def series(tree: Path, tmp_path: Path) -> Series:
-    (tmp_path / "new.c").write_text(AFTER)
+    return _series(tree, tmp_path, AFTER)
+
+
+def _series(tree: Path, tmp_path: Path, after: str) -> Series:
+    (tmp_path / "new.c").write_text(after)
     argv = ["git", "diff", "--no-index", "--no-prefix", "tree/net/netfilter/x.c", "new.c"]
     told = run(argv, cwd=tmp_path, check=False).stdout
     told = told.replace("tree/net/netfilter/x.c", "a/net/netfilter/x.c")
@@ -54,9 +58,37 @@ def test_patches_change_what_the_series_adds(series: Series, tree: Path, tmp_pat
     found = load_all(folder, [])
     assert len(found) == 2
     profiles = {mutant.subject: mutant.profile for mutant in found}
-    assert profiles == {"without spin_lock(&it)": "debug", "8 for 7": "base"}
+    assert profiles == {"without spin_lock(&it)": "debug", "8 for 7 in return 7;": "base"}
     assert {mutant.clauses for mutant in found} == {("SN",)}
     assert {mutant.patch for mutant in found} == {1}
+
+
+UNDOING = """
+int undoing(void)
+{
+	if (fill(a))
+		goto undo;
+	return done(a);
+
+undo:
+	drop(a);
+	kfree(a);
+	a->b = NULL;
+	return -ENOMEM;
+}
+"""
+
+
+def test_profile_is_one_that_notices(tree: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    mechanical.generate(_series(tree, tmp_path, BEFORE + UNDOING), tree, folder)
+    assert {mutant.subject: mutant.profile for mutant in load_all(folder, [])} == {
+        "if not (fill(a))": "base",
+        "without drop(a)": "debug",  # only after a failure
+        "without kfree(a)": "leak",
+        "without a->b = NULL": "debug",
+        "-EINVAL for -ENOMEM": "debug",
+    }
 
 
 def test_patches_apply_on_top_of_the_series(series: Series, tree: Path, tmp_path: Path) -> None:
@@ -72,10 +104,12 @@ def test_change_that_nobody_can_notice_says_so(series: Series, tree: Path, tmp_p
     known = Equivalent("net/netfilter/x.c", "fresh", change, "nobody else runs yet")
     mechanical.generate(series, tree, tmp_path / "made", [known])
     survives = {mutant.subject: mutant.survives for mutant in load_all(tmp_path / "made", [])}
-    assert survives == {change: known.reason, "8 for 7": ""}
+    assert survives == {change: known.reason, "8 for 7 in return 7;": ""}
 
 
-@pytest.mark.parametrize(("function", "change"), [("old", "8 for 7"), ("fresh", "9 for 7")])
+@pytest.mark.parametrize(
+    ("function", "change"), [("old", "8 for 7 in return 7;"), ("fresh", "9 for 7")]
+)
 def test_reason_for_a_change_that_is_not_there_is_out_of_date(
     series: Series, tree: Path, tmp_path: Path, function: str, change: str
 ) -> None:

@@ -75,5 +75,20 @@ def test_what_asserts_is_left_alone(what: str) -> None:
     assert list(changes(source, [8])) == []
 
 
+def test_arguments_that_are_compared_are_not_exchanged() -> None:
+    source = SOURCE.replace(b"link(a, b)", b"memcmp(a, b, n)")
+    assert [change.operator for change in changes(source, [11])] == ["drop-call"]
+
+
+def test_changes_of_a_function_are_told_apart() -> None:
+    source = SOURCE.replace(b"rcu_read_lock();", b"f(1); f(1);")
+    assert [change.what for change in changes(source, [8])] == [
+        "without f(1)",
+        "2 for 1 in f(1)",
+        "without f(1) (2)",
+        "2 for 1 in f(1) (2)",
+    ]
+
+
 def test_only_wanted_lines_are_changed() -> None:
     assert {change.line for change in changes(SOURCE, [6, 8])} == {6, 8}
