@@ -86,6 +86,17 @@ def test_field_has_one_answer(fields: dict[str, int], answer: int, flowmap_modul
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("FM-1", "MM-5")
+@pytest.mark.usefixtures("flowmap_module")
+def test_kernel_says_why_a_map_cannot_be_on_a_device() -> None:
+    attributes = bpf.flowmap_attributes()
+    assert bpf.refused_map(attributes) == (0, "")
+    attributes.map_ifindex = 1
+    answer = (errno.EINVAL, "Modular map types cannot be offloaded.\n")
+    assert bpf.refused_map(attributes) == answer
+
+
+@pytest.mark.shared_vm
+@pytest.mark.clause("FM-1", "MM-5")
 def test_flags_are_refused_but_for_those_of_descriptors(flowmap_module: str) -> None:
     # Each beside the one that a flow map must have.
     bits = {1 << bit for bit in range(32)} - {_PROG}
