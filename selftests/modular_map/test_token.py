@@ -2,12 +2,14 @@
 """A BPF token: what it lets its holder do with the flow map, and what it does not."""
 
 import errno
+import socket
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import modules, token
+from fixtures.guest import modules, process, token
 from fixtures.guest.refusal import errno_of
 
 _TOKEN_FD = 1 << 16
@@ -51,4 +53,35 @@ def test_wrong_attributes_are_einval_with_a_token_too(flowmap_module: str) -> No
 @pytest.mark.usefixtures("without_module")
 def test_token_does_not_load_the_module() -> None:
     assert token.holding(_create, own_network=True) == errno.EINVAL
+    assert not modules.loaded(modules.FLOWMAP)
+
+
+def _taken_from_its_holder() -> int:
+    """The descriptor of a token that somebody else has made."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        token.holding(lambda descriptor: bpf.send_fd(theirs, descriptor), own_network=True)
+        _, (descriptor,), _, _ = socket.recv_fds(ours, 1, 1)
+        return int(descriptor)
+
+
+@pytest.mark.clause("MM-3")
+@pytest.mark.usefixtures("without_module")
+@pytest.mark.parametrize(
+    "kept",
+    [process.CAP_BPF, process.CAP_NET_ADMIN],
+    ids=["only CAP_BPF", "only CAP_NET_ADMIN"],
+)
+def test_token_does_not_make_up_for_a_capability_to_load_the_module(
+    cleanup: ExitStack, kept: int
+) -> None:
+    """Root is the owner of the token's user namespace, and has all capabilities in there."""
+    descriptor = _taken_from_its_holder()
+    cleanup.enter_context(bpf.closing(descriptor))
+
+    def create() -> int:
+        process.keep_capabilities(kept)
+        return _create(descriptor)
+
+    assert process.in_child(create) == errno.EINVAL
     assert not modules.loaded(modules.FLOWMAP)
