@@ -9,7 +9,8 @@ import pytest
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import uapi
-from fixtures.guest.plugin import Connect
+from fixtures.guest.plugin import Connect, Load
+from fixtures.guest.readers import Asker
 from fixtures.guest.refusal import refused
 from fixtures.guest.topology import Router
 from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL
@@ -106,11 +107,14 @@ def test_none_of_a_thousand_keys_that_differ_in_an_address_is_found(
 
 
 @pytest.mark.clause("FM-5")
-def test_reserved_byte_is_einval(flowmap: int, connection: Connect) -> None:
+def test_reserved_byte_is_einval(flowmap: int, connection: Connect, load: Load) -> None:
     flow = connection(TCP_PROTOCOL, 4).offloaded()
+    asker = Asker(load("ask", flowmap, "by_xdp"), "by_xdp")
+    assert asker.ask(flow.original) is not None
     flow.original.reserved = 1
     with refused(errno.EINVAL):
         bpf.lookup(flowmap, flow.original)
+    assert asker.ask(flow.original) is None  # a program is told no more than that
 
 
 @pytest.mark.clause("FM-5", "FM-4")

@@ -136,6 +136,27 @@ def test_packets_leave_to_the_gateway_that_the_value_names(
     assert uapi.mac(value.h_dest) == server.mac
 
 
+@pytest.mark.clause("FM-3")
+def test_value_names_no_station_where_an_ipv4_route_has_an_ipv6_gateway(
+    own_router: Router, own_flowmap: int, cleanup: ExitStack
+) -> None:
+    """The flow table itself asks ARP for the server, whatever the route says."""
+    host = "192.0.5.2"
+    server = own_router.server
+    behind = replace(server, addresses=server.addresses | {4: host})
+    netlink.transact(
+        netlink.NETLINK_ROUTE, [links.address(server.index, host, 32)], server.namespace
+    )
+    way = links.route(host, 32, server.addresses[6])
+    netlink.transact(netlink.NETLINK_ROUTE, [way], own_router.namespace)
+
+    flow = connect(replace(own_router, server=behind), UDP_PROTOCOL, 4, cleanup).offloaded()
+    there, back = (bpf.lookup(own_flowmap, key) for key in flow.keys)
+    assert there.oifindex == own_router.outside.index
+    assert bytes(there.h_dest) == bytes(there.h_source) == bytes(6)
+    assert uapi.mac(back.h_dest) == own_router.client.mac
+
+
 def _lengths(frames: Sequence[bytes]) -> set[int]:
     return {len(frame) - _ETHERNET for frame in frames}
 

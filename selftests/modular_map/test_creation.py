@@ -132,6 +132,17 @@ def test_builtin_types_take_no_reference_to_the_module(kind: int, flowmap_module
         modules.unload(flowmap_module)
 
 
+@pytest.mark.shared_vm
+@pytest.mark.clause("MM-8")
+@pytest.mark.usefixtures("flowmap_module")
+def test_builtin_types_describe_themselves_as_before() -> None:
+    """Most have nothing to add to what every map's descriptor says, such as a modular type may."""
+    with bpf.closing(bpf.map_create(bpf.MAP_TYPE_HASH, 4, 4, 8)) as fd:
+        described = bpf.fdinfo(fd)
+    assert (described["map_type"], described["max_entries"]) == (str(bpf.MAP_TYPE_HASH), "8")
+    assert not [line for line in described if line.startswith("flowmap")]
+
+
 @pytest.mark.usefixtures("near", "flowmap_module")
 @pytest.mark.clause("MM-8")
 @pytest.mark.parametrize("kind", [bpf.MAP_TYPE_HASH, bpf.MAP_TYPE_ARRAY], ids=["hash", "array"])

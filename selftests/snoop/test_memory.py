@@ -5,10 +5,12 @@ The host walks the hash tables by the kernel's debug information (`KernelMemory`
 entry which every reader of ours overlooks, or makes up, is noticed.
 """
 
+import os
+
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import conntrack, ends, flowtable, netns, uapi
+from fixtures.guest import conntrack, ends, flowtable, modules, netns, uapi
 from fixtures.guest.kernel_memory import LOOK, Entry, KernelMemory, Table
 from fixtures.guest.plugin import Connect, Flowmap, describe
 from fixtures.guest.topology import Plan, Router
@@ -22,6 +24,8 @@ PLANS = [
     Plan(vlans=(100, 7)),
     Plan(tables="split"),
 ]
+MANY = 300
+"""More than the kernel removes with bottom halves off: NF_FLOW_SNOOP_BATCH."""
 _TRANSLATED = uapi.F_SNAT | uapi.F_DNAT  # the same bits in enum nf_flow_flags
 
 
@@ -169,3 +173,30 @@ def test_same_tuple_in_two_namespaces_is_two_flows(
     conntrack.delete(flows[0].entry.original, router.namespace)
     for gone, stays in (early, late):
         assert (_walked(gone), len(_walked(stays))) == ([], 2)
+
+
+@pytest.mark.clause("SN-8", "SN-9")
+@pytest.mark.deadline(120)
+def test_flows_outlive_a_map_that_had_more_of_them_than_go_at_one_time(
+    own_router: Router,
+    own_connection: Connect,
+    make_flowmap: Flowmap,
+    kernel_memory: KernelMemory,
+    flowmap_module: str,
+) -> None:
+    inside = own_router.namespace
+    netns.set_sysctls(inside, {"netfilter/nf_flowtable_udp_timeout": 3600})
+    for number in range(MANY):
+        own_connection(UDP_PROTOCOL, (4, 6)[number % 2], server_port=7200 + number).offloaded()
+    fd = make_flowmap(inside)
+    assert bpf.entries(fd) == MANY
+
+    os.close(fd)
+    modules.await_unreferenced(flowmap_module)
+    assert _of(kernel_memory.tables(), "snoop", inside) == []
+    # Each still has its place for entries, in which nothing of the map's may be.
+    again = make_flowmap(inside)
+    (table,) = _of(kernel_memory.tables(), "snoop", inside)
+    assert (table.count, _is_whole(table)) == (MANY, True)
+    conntrack.flush(inside)
+    wait_for("the flows to go", lambda: bpf.entries(again) == 0)
