@@ -83,6 +83,7 @@ def _entry(**changed: Any) -> dict[str, Any]:
     return {
         "flow": 0xFFFF888000001000,
         "flow_namespace": 4026531840,
+        "snoopers": 1,
         "flags": 1,
         "direction": 0,
         "src": "c0000202" + 24 * "0",
