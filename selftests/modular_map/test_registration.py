@@ -75,6 +75,15 @@ def test_half_of_a_pair_of_callbacks_is_refused(callback: str) -> None:
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-2")
+@pytest.mark.parametrize("pair", ["for_each", "mmap"])
+def test_both_of_a_pair_of_callbacks_are_taken(pair: str, cleanup: ExitStack) -> None:
+    testmap.load(pair=pair)
+    _unload_at_the_end(cleanup)
+    os.close(testmap.create())
+
+
+@pytest.mark.shared_vm
+@pytest.mark.clause("MM-2")
 @pytest.mark.parametrize("callback", ["map_alloc_check", "map_meta_equal"])
 def test_what_the_core_looks_for_may_be_absent(callback: str, cleanup: ExitStack) -> None:
     testmap.load(lacks=callback)
@@ -88,6 +97,9 @@ def test_what_the_core_looks_for_may_be_absent(callback: str, cleanup: ExitStack
 def test_type_that_is_not_reserved_for_modules_is_refused(kind: int) -> None:
     with refused(errno.EINVAL):
         testmap.load(type=kind)
+    # To unregister it, too, does nothing.
+    with refused(errno.EINVAL):
+        testmap.load(type=kind, untidy=True)
 
 
 @pytest.mark.clause("MM-2")

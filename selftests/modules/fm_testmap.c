@@ -26,6 +26,10 @@ static char *alone = "";
 module_param(alone, charp, 0444);
 MODULE_PARM_DESC(alone, "callback to have without the one that belongs to it");
 
+static char *pair = "";
+module_param(pair, charp, 0444);
+MODULE_PARM_DESC(pair, "callbacks to have that belong together: for_each, mmap");
+
 static bool fail;
 module_param(fail, bool, 0444);
 MODULE_PARM_DESC(fail, "fail after registering, with ENODEV");
@@ -146,6 +150,11 @@ static long fm_testmap_for_each(struct bpf_map *map, bpf_callback_t callback,
 	return -EINVAL;
 }
 
+static int fm_testmap_mmap(struct bpf_map *map, struct vm_area_struct *vma)
+{
+	return -EINVAL;
+}
+
 static vm_fault_t fm_testmap_mmap_fault(struct bpf_map *map,
 					struct vm_fault *vmf)
 {
@@ -197,6 +206,16 @@ static int __init fm_testmap_shape(struct bpf_map_ops *ops)
 		ops->map_mmap_fault = fm_testmap_mmap_fault;
 	else if (*alone)
 		return -ENOENT;
+
+	if (!strcmp(pair, "for_each")) {
+		ops->map_for_each_callback = fm_testmap_for_each;
+		ops->map_set_for_each_callback_args = fm_testmap_set_for_each;
+	} else if (!strcmp(pair, "mmap")) {
+		ops->map_mmap = fm_testmap_mmap;
+		ops->map_mmap_fault = fm_testmap_mmap_fault;
+	} else if (*pair) {
+		return -ENOENT;
+	}
 
 	return 0;
 }
