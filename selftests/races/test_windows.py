@@ -299,6 +299,27 @@ def test_map_between_the_exit_and_the_free_of_its_namespace(
             assert (windows.found(fd, flow.keys), list(bpf.keys(fd))) == ([None, None], [])
 
 
+def _leave(namespace: str) -> None:
+    """Remove a namespace, and return when its exit is all but over."""
+    with hold("dec_ucount", comm="kworker") as stop:
+        netns.remove(namespace)
+        stop.reached()
+        stop.release()
+
+
+@pytest.mark.clause("SN-8", "FM-2", "RT-1")
+def test_map_goes_after_the_memory_of_its_namespace(
+    flowmap_module: str, make_flowmap: Flowmap, namespace: Namespaces
+) -> None:
+    inside, further = namespace("fm-left"), namespace("fm-next")
+    fd = make_flowmap(inside)
+    _leave(inside)
+    # A namespace's memory goes in the exit of the next (net_complete_free()).
+    _leave(further)
+    os.close(fd)
+    modules.await_unreferenced(flowmap_module)
+
+
 @pytest.mark.clause("SN-8", "FM-2", "RT-1")
 def test_exit_of_a_namespace_waits_for_a_map_that_is_being_freed(
     flowmap_module: str, make_flowmap: Flowmap
