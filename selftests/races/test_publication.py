@@ -11,7 +11,7 @@ from fixtures.guest import conntrack, ends, process
 from fixtures.guest.plugin import Connect, Namespaces
 from fixtures.guest.stop_points import FAR, NEAR, SPIN_LOCK_BH, hold
 from fixtures.guest.topology import Router
-from fixtures.guest.traffic import UDP_PROTOCOL, Connection, key_of
+from fixtures.guest.traffic import UDP_PROTOCOL, Connection
 from fixtures.guest.uapi import Key
 from selftests.races import windows
 
@@ -79,10 +79,9 @@ def test_flow_deleted_under_its_adder_is_in_no_table_published_meanwhile(
     own_router: Router, talk: Connection, namespace: Namespaces
 ) -> None:
     """The deletion knew of no table; then there is one, and the adder looks whether there is."""
-    there = key_of(talk.tuple, own_router.inside.index)
-    back = key_of(talk.tuple.reversed(), own_router.outside.index)
+    keys = windows.keys(talk)
     sender = windows.adder(talk)
-    creator = process.Waiting(lambda: _create_and_look(own_router, (there, back)))
+    creator = process.Waiting(lambda: _create_and_look(own_router, keys))
     windows.collect_garbage_here(namespace("fm-gc"))
     with (
         hold("flow_offload_free", cpu=NEAR) as deletion,
@@ -109,10 +108,9 @@ def test_flow_deleted_before_the_table_is_in_the_list_does_not_come_back(
     own_router: Router, talk: Connection, namespace: Namespaces
 ) -> None:
     """Every deletion knows by then that there will be one, and marks its flow for the adder."""
-    there = key_of(talk.tuple, own_router.inside.index)
-    back = key_of(talk.tuple.reversed(), own_router.outside.index)
+    keys = windows.keys(talk)
     sender = windows.adder(talk)
-    creator = process.Waiting(lambda: _create_and_look(own_router, (there, back)), NEAR)
+    creator = process.Waiting(lambda: _create_and_look(own_router, keys), NEAR)
     windows.collect_garbage_here(namespace("fm-gc"))
     with (
         hold("flow_offload_free", cpu=NEAR) as deletion,

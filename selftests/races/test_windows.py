@@ -28,13 +28,11 @@ from fixtures.guest.stop_points import FAR, NEAR, hash_tables_wait, hold
 from fixtures.guest.topology import Plan, Router
 from fixtures.guest.traffic import UDP_PROTOCOL, Connection, frame
 from fixtures.guest.uapi import Value
-from fixtures.guest.wait import DeadlinePassed, wait_for
+from fixtures.guest.wait import wait_for
 from selftests.races import windows
 
 pytestmark = pytest.mark.usefixtures("near")
 
-PATIENCE = 0.3
-"""Seconds, scaled, in which what must not happen would have."""
 XDP_PASS = 2
 
 
@@ -55,8 +53,7 @@ def test_module_goes_between_the_lookup_of_its_type_and_the_reference(
         unloader.begin()
         wait_for("the module to be on its way out", lambda: modules.going(flowmap_module))
         # What is looked at in the creator's hands has to stay: in vain does one wait for its end.
-        with pytest.raises(DeadlinePassed):
-            wait_for("the module to be gone", lambda: _gone(flowmap_module), PATIENCE)
+        windows.in_vain("the module to be gone", lambda: _gone(flowmap_module))
         stop.release()
         assert creator.join() == errno.EINVAL
     unloader.join()
@@ -338,8 +335,7 @@ def test_exit_of_a_namespace_waits_for_a_map_that_is_being_freed(
             leaving.reached()
             leaving.release()
             # It walks over the list of tables, of which one is being taken off.
-            with pytest.raises(DeadlinePassed):
-                wait_for("the exit to go on", beyond.somebody_came, PATIENCE)
+            windows.in_vain("the exit to go on", beyond.somebody_came)
             freeing.release()
             beyond.reached()
             beyond.release()

@@ -2,22 +2,43 @@
 """What tests that force one interleaving share: who adds a flow, who deletes it, what is left."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import pytest
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import conntrack, links, netlink, process
 from fixtures.guest.stop_points import FAR
-from fixtures.guest.traffic import Connection, Flow
+from fixtures.guest.traffic import Connection, Flow, key_of
 from fixtures.guest.uapi import Key
-from fixtures.guest.wait import wait_for
+from fixtures.guest.wait import DeadlinePassed, wait_for
 
 DUMMY = 77
+PATIENCE = 0.3
+"""Seconds, scaled, in which what must not happen would have."""
+
+
+def in_vain(what: str, condition: Callable[[], object]) -> None:
+    """Wait for what somebody who is held keeps from happening.
+
+    Raises:
+        pytest.fail.Exception: it has happened.
+    """
+    with pytest.raises(DeadlinePassed):
+        wait_for(what, condition, PATIENCE)
 
 
 def found(fd: int, keys: Sequence[Key]) -> list[int | None]:
     """The direction that each of a flow's keys finds, or None."""
     values = [bpf.found(fd, key) for key in keys]
     return [None if value is None else int(value.dir) for value in values]
+
+
+def keys(talk: Connection) -> tuple[Key, Key]:
+    """The keys that a connection's flow will have, as nothing translates it."""
+    router = talk.router
+    there = key_of(talk.tuple, router.inside.index)
+    return there, key_of(talk.tuple.reversed(), router.outside.index)
 
 
 def known(talk: Connection, fd: int) -> Flow:
