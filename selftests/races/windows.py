@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What tests that force one interleaving share: who adds a flow, who deletes it, what is left."""
+"""What tests that force one interleaving share: who adds a flow, who deletes it, what is left.
+
+They hold a task at a function inside the window (fixtures/guest/stop_points.py) and do what must
+not hurt there.  Nothing is left to luck, and each test says where it stopped.
+"""
 
 import os
 from collections.abc import Callable, Sequence
