@@ -9,8 +9,8 @@ from contextlib import ExitStack
 
 import pytest
 
+from fixtures.guest import bpf_attr, uapi
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import uapi
 from fixtures.guest.libbpf import LoadError, Object
 from fixtures.guest.plugin import Connect, Flowmap, Load
 from fixtures.guest.refusal import refused
@@ -29,10 +29,10 @@ CHANGES: dict[str, Action] = {
     "update only old": lambda fd, key: bpf.update(fd, key, uapi.Value(), 2),
     "delete": bpf.delete,
     "lookup and delete": bpf.lookup_and_delete,
-    "update batch": lambda fd, _: bpf.lookup_batch(fd, 1, None, bpf.Command.MAP_UPDATE_BATCH),
-    "delete batch": lambda fd, _: bpf.lookup_batch(fd, 1, None, bpf.Command.MAP_DELETE_BATCH),
+    "update batch": lambda fd, _: bpf.lookup_batch(fd, 1, None, bpf_attr.Command.MAP_UPDATE_BATCH),
+    "delete batch": lambda fd, _: bpf.lookup_batch(fd, 1, None, bpf_attr.Command.MAP_DELETE_BATCH),
     "lookup and delete batch": lambda fd, _: bpf.lookup_batch(
-        fd, 1, None, bpf.Command.MAP_LOOKUP_AND_DELETE_BATCH
+        fd, 1, None, bpf_attr.Command.MAP_LOOKUP_AND_DELETE_BATCH
     ),
     "freeze": lambda fd, _: bpf.freeze(fd),
     "mmap": _map_memory,
@@ -161,7 +161,7 @@ def test_program_that_may_sleep_is_refused_when_loaded(
     make_flowmap: Flowmap, cleanup: ExitStack
 ) -> None:
     flowmap = make_flowmap()
-    outer = bpf.map_create(bpf.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=flowmap)
+    outer = bpf.map_create(bpf_attr.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=flowmap)
     cleanup.callback(os.close, outer)
     maps = {"flows": flowmap, "outer": outer}
     # The same lookup where nothing may sleep: without it the refusal could have any reason.

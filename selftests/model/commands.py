@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fixtures.guest.bpf_syscall import Command
+from fixtures.guest.bpf_attr import Command
 
 ENOTSUPP = 524
 """The kernel's own, which BPF hands out where a map type lacks an operation."""

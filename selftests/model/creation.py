@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import product
 
-from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import uapi
-from fixtures.guest.bpf_syscall import MapCreate
+from fixtures.guest import bpf_attr, uapi
+from fixtures.guest.bpf_attr import MapCreate
 
 NOTHING, FILE = "nothing", "file"
 """What a descriptor may be besides the right thing: no descriptor, and one of something else."""
@@ -27,7 +26,7 @@ GOOD: dict[str, Attribute] = {
     "key_size": uapi.KEY_SIZE,
     "value_size": uapi.VALUE_SIZE,
     "max_entries": 8,
-    "map_flags": bpf.F_RDONLY_PROG,
+    "map_flags": bpf_attr.F_RDONLY_PROG,
 }
 """What makes a flow map; every other field is 0."""
 
@@ -36,7 +35,7 @@ NODES = 1
 """NUMA nodes that the machine has (`fixtures.host.vm`)."""
 
 _EDGES = (0, 1, 0x7FFFFFFF, 0xFFFFFFFF)
-_PROG = bpf.F_RDONLY_PROG
+_PROG = bpf_attr.F_RDONLY_PROG
 
 
 def _each(**fields: Iterable[Attribute]) -> tuple[dict[str, Attribute], ...]:
@@ -50,14 +49,14 @@ EDGES: dict[str, tuple[dict[str, Attribute], ...]] = {
     "key size": _each(key_size=(uapi.KEY_SIZE - 1, uapi.KEY_SIZE + 1, *_EDGES)),
     "value size": _each(value_size=(uapi.VALUE_SIZE - 1, uapi.VALUE_SIZE + 1, *_EDGES)),
     "capacity": _each(max_entries=_EDGES),
-    "good flags": _each(map_flags=(_PROG | bpf.F_RDONLY, _PROG | bpf.F_WRONLY)),
+    "good flags": _each(map_flags=(_PROG | bpf_attr.F_RDONLY, _PROG | bpf_attr.F_WRONLY)),
     "bad flags": _each(
         map_flags=(
             0,
-            _PROG | bpf.F_RDONLY | bpf.F_WRONLY,
-            _PROG | bpf.F_WRONLY_PROG,
-            _PROG | bpf.F_NO_PREALLOC,
-            bpf.F_RDONLY | bpf.F_WRONLY,
+            _PROG | bpf_attr.F_RDONLY | bpf_attr.F_WRONLY,
+            _PROG | bpf_attr.F_WRONLY_PROG,
+            _PROG | bpf_attr.F_NO_PREALLOC,
+            bpf_attr.F_RDONLY | bpf_attr.F_WRONLY,
             0xFFFFFFFF & ~F_TOKEN_FD,
         )
     ),
@@ -120,7 +119,7 @@ class Request:
     @property
     def seen(self) -> dict[str, Attribute]:
         """All fields as the kernel sees them: what is beyond the size is 0."""
-        fields: dict[str, Attribute] = {"map_type": bpf.MAP_TYPE_HASH, **GOOD, **self.changed}
+        fields: dict[str, Attribute] = {"map_type": bpf_attr.MAP_TYPE_HASH, **GOOD, **self.changed}
         return {name: value for name, value in fields.items() if offset(name) < self.size}
 
 
@@ -196,7 +195,7 @@ CHECKS: tuple[Check, ...] = (
     ("writable by programs", lambda _, s: not _flags(s, _PROG), errno.EINVAL),
     (
         "other flag",
-        lambda _, s: _flags(s, ~(_PROG | bpf.F_RDONLY | bpf.F_WRONLY)),
+        lambda _, s: _flags(s, ~(_PROG | bpf_attr.F_RDONLY | bpf_attr.F_WRONLY)),
         errno.EINVAL,
     ),
     # of the map once it has been made
@@ -224,7 +223,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     (
         "descriptor neither to read nor to write",
-        lambda _, s: _flags(s, bpf.F_RDONLY) and _flags(s, bpf.F_WRONLY),
+        lambda _, s: _flags(s, bpf_attr.F_RDONLY) and _flags(s, bpf_attr.F_WRONLY),
         errno.EINVAL,
     ),
 )

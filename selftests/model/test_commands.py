@@ -9,8 +9,8 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import strategies as st
 
+from fixtures.guest import bpf_attr, examples, modules, netns, uapi
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import examples, modules, netns, uapi
 from fixtures.guest.examples import mostly
 from fixtures.guest.plugin import Connect
 from fixtures.guest.topology import Router
@@ -25,7 +25,7 @@ _NO_SUCH_FD = 0x7FFFFFFF
 _MOST = max(commands.COUNTS)
 
 
-def _on_element(command: bpf.Command) -> st.SearchStrategy[Request]:
+def _on_element(command: bpf_attr.Command) -> st.SearchStrategy[Request]:
     fields = commands.FIELDS[command]
     return st.builds(
         OnElement,
@@ -42,7 +42,7 @@ REQUESTS: st.SearchStrategy[Request] = st.one_of(
     st.sampled_from(commands.ELEMENT).flatmap(_on_element),
     st.builds(
         OnBatch,
-        command=mostly(bpf.Command.MAP_LOOKUP_BATCH, commands.BATCH, 1),
+        command=mostly(bpf_attr.Command.MAP_LOOKUP_BATCH, commands.BATCH, 1),
         fd=mostly(Fd.MAP, Fd, 3),
         start=st.sampled_from(Key),
         keys=mostly(Memory.ROOM, Memory, 4),
@@ -94,16 +94,16 @@ class Caller:
 
     def call(self, request: Request) -> tuple[int, list[Key]]:
         """The errno, or 0, and the keys that were handed out."""
-        attr: bpf.Element | bpf.Batch
+        attr: bpf_attr.Element | bpf_attr.Batch
         if isinstance(request, OnElement):
-            attr = bpf.Element(
+            attr = bpf_attr.Element(
                 map_fd=self._fds[request.fd],
                 key=self._key(request.key),
                 value=self._memory(request.value, 0),
                 flags=request.flags,
             )
         else:
-            attr = bpf.Batch(
+            attr = bpf_attr.Batch(
                 in_batch=self._key(request.start),
                 keys=self._memory(request.keys, 0),
                 values=self._memory(request.values, 1),
@@ -122,10 +122,10 @@ class Caller:
         except OSError as error:
             code = error.errno or -1
         count = 0
-        if request.command is bpf.Command.MAP_GET_NEXT_KEY:
+        if request.command is bpf_attr.Command.MAP_GET_NEXT_KEY:
             count = int(not code)
-        elif request.command is bpf.Command.MAP_LOOKUP_BATCH and code in (0, errno.ENOENT):
-            count = bpf.Batch.from_buffer_copy(block).count
+        elif request.command is bpf_attr.Command.MAP_LOOKUP_BATCH and code in (0, errno.ENOENT):
+            count = bpf_attr.Batch.from_buffer_copy(block).count
         given, size = bytes(self._room[0]), uapi.KEY_SIZE
         return code, [self.name(given[at * size : (at + 1) * size]) for at in range(count)]
 
@@ -140,8 +140,8 @@ def test_any_arguments_have_the_errno_of_the_documentation(
     flow = own_connection(UDP_PROTOCOL, 4).offloaded()
     identity = bpf.map_info(own_flowmap).id
     fds = {Fd.MAP: own_flowmap, Fd.NOTHING: _NO_SUCH_FD, Fd.FILE: os.open("/", os.O_RDONLY)}
-    fds[Fd.READER] = bpf.map_by_id(identity, bpf.F_RDONLY)
-    fds[Fd.WRITER] = bpf.map_by_id(identity, bpf.F_WRONLY)
+    fds[Fd.READER] = bpf.map_by_id(identity, bpf_attr.F_RDONLY)
+    fds[Fd.WRITER] = bpf.map_by_id(identity, bpf_attr.F_WRONLY)
     for which in (Fd.FILE, Fd.READER, Fd.WRITER):
         cleanup.callback(os.close, fds[which])
     caller = Caller(flow, fds)

@@ -9,8 +9,8 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import strategies as st
 
+from fixtures.guest import bpf_attr, examples, modules, process
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import examples, modules, process
 from fixtures.guest.examples import mostly
 from fixtures.guest.refusal import errno_of
 from selftests.model import creation
@@ -62,12 +62,12 @@ def _create(request: Request, file: int) -> int:
         name: meant[value] if isinstance(value, str) else value
         for name, value in (creation.GOOD | request.changed).items()
     }
-    attr = bpf.MapCreate(map_type=bpf.flowmap_type(), **fields)
+    attr = bpf_attr.MapCreate(map_type=bpf.flowmap_type(), **fields)
     block = _Block()
     ctypes.memmove(block.bytes, ctypes.addressof(attr), creation.END)
     if request.stray is not None:
         block.bytes[request.stray] = 1
-    return errno_of(lambda: bpf.bpf(bpf.Command.MAP_CREATE, block, request.size))
+    return errno_of(lambda: bpf.bpf(bpf_attr.Command.MAP_CREATE, block, request.size))
 
 
 @pytest.mark.clause("FM-1", "MM-3", "MM-5")

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
+from fixtures.guest import bpf_attr, modules, netns, process, uapi
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import modules, netns, process, uapi
 from fixtures.guest.plugin import Flowmap, Namespaces
 from fixtures.guest.refusal import errno_of, refused
 
-_PROG = bpf.F_RDONLY_PROG
+_PROG = bpf_attr.F_RDONLY_PROG
 _NUMA_NODE = 1 << 2
 _TOKEN_FD = 1 << 16
-_OF_DESCRIPTORS = (bpf.F_RDONLY, bpf.F_WRONLY)
+_OF_DESCRIPTORS = (bpf_attr.F_RDONLY, bpf_attr.F_WRONLY)
 # More than this kernel has of either; what is unknown is refused.
 _COMMANDS = 48
 _WORDS = 40

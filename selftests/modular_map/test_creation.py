@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.guest import bpf_attr, modules, process, uapi
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import modules, process, uapi
 from fixtures.guest.plugin import Flowmap
 from fixtures.guest.refusal import errno_of
 from fixtures.guest.stop_points import hold
@@ -83,9 +83,9 @@ WRONG = {
     "huge value": {"value_size": 0xFFFFFFFF},
     "no room": {"max_entries": 0},
     "no flags": {"map_flags": 0},
-    "writable by programs": {"map_flags": bpf.F_RDONLY_PROG | bpf.F_WRONLY_PROG},
-    "no preallocation": {"map_flags": bpf.F_RDONLY_PROG | bpf.F_NO_PREALLOC},
-    "mappable": {"map_flags": bpf.F_RDONLY_PROG | bpf.F_MMAPABLE},
+    "writable by programs": {"map_flags": bpf_attr.F_RDONLY_PROG | bpf_attr.F_WRONLY_PROG},
+    "no preallocation": {"map_flags": bpf_attr.F_RDONLY_PROG | bpf_attr.F_NO_PREALLOC},
+    "mappable": {"map_flags": bpf_attr.F_RDONLY_PROG | bpf_attr.F_MMAPABLE},
     "extra": {"map_extra": 1},
 }
 
@@ -115,7 +115,7 @@ def test_descriptor_describes_the_map(make_flowmap: Flowmap) -> None:
     fd = make_flowmap(max_entries=64)
     info = bpf.map_info(fd)
     assert info.type == bpf.flowmap_type()
-    assert info.map_flags & bpf.F_RDONLY_PROG
+    assert info.map_flags & bpf_attr.F_RDONLY_PROG
     assert info.name == b"flows"
 
     described = bpf.fdinfo(fd)
@@ -125,7 +125,9 @@ def test_descriptor_describes_the_map(make_flowmap: Flowmap) -> None:
 
 
 @pytest.mark.clause("MM-8")
-@pytest.mark.parametrize("kind", [bpf.MAP_TYPE_HASH, bpf.MAP_TYPE_ARRAY], ids=["hash", "array"])
+@pytest.mark.parametrize(
+    "kind", [bpf_attr.MAP_TYPE_HASH, bpf_attr.MAP_TYPE_ARRAY], ids=["hash", "array"]
+)
 def test_builtin_types_take_no_reference_to_the_module(kind: int, flowmap_module: str) -> None:
     with bpf.closing(bpf.map_create(kind, 4, 4, 8)):
         assert modules.references(flowmap_module) == 0
@@ -137,15 +139,17 @@ def test_builtin_types_take_no_reference_to_the_module(kind: int, flowmap_module
 @pytest.mark.usefixtures("flowmap_module")
 def test_builtin_types_describe_themselves_as_before() -> None:
     """Most have nothing to add to what every map's descriptor says, such as a modular type may."""
-    with bpf.closing(bpf.map_create(bpf.MAP_TYPE_HASH, 4, 4, 8)) as fd:
+    with bpf.closing(bpf.map_create(bpf_attr.MAP_TYPE_HASH, 4, 4, 8)) as fd:
         described = bpf.fdinfo(fd)
-    assert (described["map_type"], described["max_entries"]) == (str(bpf.MAP_TYPE_HASH), "8")
+    assert (described["map_type"], described["max_entries"]) == (str(bpf_attr.MAP_TYPE_HASH), "8")
     assert not [line for line in described if line.startswith("flowmap")]
 
 
 @pytest.mark.usefixtures("near", "flowmap_module")
 @pytest.mark.clause("MM-8")
-@pytest.mark.parametrize("kind", [bpf.MAP_TYPE_HASH, bpf.MAP_TYPE_ARRAY], ids=["hash", "array"])
+@pytest.mark.parametrize(
+    "kind", [bpf_attr.MAP_TYPE_HASH, bpf_attr.MAP_TYPE_ARRAY], ids=["hash", "array"]
+)
 def test_builtin_types_do_not_wait_for_the_mutex_of_modular_ones(kind: int) -> None:
     bpf.flowmap_type()  # read once, so that the child opens no file
     creator = process.Waiting(lambda: os.close(bpf.flowmap_create()))

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from fixtures.guest import bpf_programs, faults, flowtable, modules, uapi
+from fixtures.guest import bpf_attr, bpf_programs, faults, flowtable, modules, uapi
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest.plugin import Flowmap, Namespaces, require_faults
 from fixtures.guest.refusal import refused
@@ -95,18 +95,18 @@ def test_program_load_with_each_allocation_failing(
     program = _asking(fd)
     os.close(bpf_programs.prog_load(bpf_programs.PROG_TYPE_XDP, program))
     held = modules.references(flowmap_module)
-    maps = bpf.identities(bpf.Command.MAP_GET_NEXT_ID)
+    maps = bpf.identities(bpf_attr.Command.MAP_GET_NEXT_ID)
 
     def load() -> None:
         os.close(bpf_programs.prog_load(bpf_programs.PROG_TYPE_XDP, program))
 
     def nothing_has_changed() -> None:
         def settled() -> bool:
-            programs = bpf.identities(bpf.Command.PROG_GET_NEXT_ID)
+            programs = bpf.identities(bpf_attr.Command.PROG_GET_NEXT_ID)
             return programs == [] and modules.references(flowmap_module) == held
 
         wait_for("the program to be gone", settled)
-        assert bpf.identities(bpf.Command.MAP_GET_NEXT_ID) == maps
+        assert bpf.identities(bpf_attr.Command.MAP_GET_NEXT_ID) == maps
         assert bpf.found(fd, uapi.Key(l3proto=2)) is None
 
     attempts = faults.each(load, nothing_has_changed)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.guest import bpf_programs, modules, netns, tc, uapi
+from fixtures.guest import bpf_attr, bpf_programs, modules, netns, tc, uapi
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest.plugin import Flowmap, Namespaces
 from fixtures.guest.refusal import refused
@@ -106,13 +106,13 @@ def by_filter(fd: int, bpffs: Path, namespace: str) -> Release:
 
 def by_template(fd: int, _: Path, __: str) -> Release:
     """An outer map that was only made after its likeness."""
-    outer = bpf.map_create(bpf.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=fd)
+    outer = bpf.map_create(bpf_attr.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=fd)
     return lambda: os.close(outer)
 
 
 def by_outer_map(fd: int, _: Path, __: str) -> Release:
     """An outer map that holds it as an element."""
-    outer = bpf.map_create(bpf.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=fd)
+    outer = bpf.map_create(bpf_attr.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=fd)
     bpf.update_raw(outer, struct.pack("=I", 1), struct.pack("=I", fd))
     return lambda: os.close(outer)
 
@@ -226,7 +226,7 @@ def test_forced_unload_leaves_what_a_module_depends_on(
 
 @pytest.mark.clause("MM-6")
 def test_unloaded_module_leaves_other_types_alone(flowmap_module: str, cleanup: ExitStack) -> None:
-    fd = cleanup.enter_context(bpf.closing(bpf.map_create(bpf.MAP_TYPE_HASH, 4, 4, 8)))
+    fd = cleanup.enter_context(bpf.closing(bpf.map_create(bpf_attr.MAP_TYPE_HASH, 4, 4, 8)))
     modules.unload(flowmap_module)
     bpf.update_raw(fd, b"abcd", b"wxyz")
     assert bpf.lookup_raw(fd, b"abcd", 4) == b"wxyz"

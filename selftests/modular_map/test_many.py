@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.guest import bpf_attr, conntrack, modules, netns
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import conntrack, modules, netns
 from fixtures.guest.examples import effort
 from fixtures.guest.plugin import Connect
 from fixtures.guest.topology import Router
@@ -54,7 +54,7 @@ def _still_in_use() -> int:
 
 
 def _maps() -> set[int]:
-    return set(bpf.identities(bpf.Command.MAP_GET_NEXT_ID))
+    return set(bpf.identities(bpf_attr.Command.MAP_GET_NEXT_ID))
 
 
 @pytest.mark.campaign

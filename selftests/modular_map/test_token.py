@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from fixtures.guest import bpf_attr, modules, process, token
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import modules, process, token
 from fixtures.guest.refusal import errno_of
 
 _TOKEN_FD = 1 << 16
@@ -17,7 +17,7 @@ _TOKEN_FD = 1 << 16
 
 def _create(descriptor: int, **fields: Any) -> int:
     """The errno of a creation with a token, or 0."""
-    fields |= {"map_flags": bpf.F_RDONLY_PROG | _TOKEN_FD, "map_token_fd": descriptor}
+    fields |= {"map_flags": bpf_attr.F_RDONLY_PROG | _TOKEN_FD, "map_token_fd": descriptor}
     return errno_of(lambda: bpf.flowmap_create(**fields))
 
 

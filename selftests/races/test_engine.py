@@ -10,8 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.guest import (
+    bpf_attr,
+    conntrack,
+    engine,
+    flowtable,
+    modules,
+    netlink,
+    netns,
+    testmap,
+    uapi,
+)
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import conntrack, engine, flowtable, modules, netlink, netns, testmap, uapi
 from fixtures.guest.plan import Thread
 from fixtures.guest.plugin import require_own_module
 from fixtures.guest.topology import Router
@@ -42,7 +52,7 @@ def _quick_grace_periods(cleanup: ExitStack) -> None:
 def _maps(attributes: ctypes.Structure, namespace: str | None = None) -> Thread:
     """Create a map and free it."""
     thread = Thread("maps", 0, namespace)
-    thread.close(thread.bpf(bpf.Command.MAP_CREATE, attributes, opens=True))
+    thread.close(thread.bpf(bpf_attr.Command.MAP_CREATE, attributes, opens=True))
     return thread
 
 
@@ -55,7 +65,7 @@ def _one_after_another(attributes: ctypes.Structure) -> Thread:
     thread = Thread("maps", 0)
     current = thread.kept()
     thread.close(current, forgive=errno.EBADF)
-    thread.bpf(bpf.Command.MAP_CREATE, attributes, into=current)
+    thread.bpf(bpf_attr.Command.MAP_CREATE, attributes, into=current)
     return thread
 
 
@@ -82,7 +92,7 @@ def test_create_and_free_against_unload(flowmap_module: str, name: str) -> None:
     require_own_module(name)
     attributes = bpf.flowmap_attributes()
     if name != flowmap_module:
-        attributes = bpf.MapCreate(
+        attributes = bpf_attr.MapCreate(
             map_type=bpf.flowmap_type(), key_size=4, value_size=8, max_entries=4
         )
         modules.unload(flowmap_module)
@@ -115,8 +125,8 @@ def _lookups(fd: int, flow: Flow, times: int, cpu: int = 1) -> Thread:
     for direction, key in enumerate(flow.keys):
         value = thread.buffer(uapi.Value())
         links = {"key": thread.buffer(key), "value": value}
-        attributes = bpf.Element(map_fd=fd)
-        thread.bpf(bpf.Command.MAP_LOOKUP_ELEM, attributes, links, forgive=ENDED, skip=1)
+        attributes = bpf_attr.Element(map_fd=fd)
+        thread.bpf(bpf_attr.Command.MAP_LOOKUP_ELEM, attributes, links, forgive=ENDED, skip=1)
         thread.expect(value, uapi.Value.dir.offset, bytes([direction]))
     return thread
 
@@ -206,8 +216,8 @@ def test_flows_that_come_and_go_against_walks(own_flowmap: int, talk: Connection
     walk = Thread("walk", 1, times=20)
     # From the start, and on from what that gave.
     first, second = walk.buffer(uapi.Key()), walk.buffer(uapi.Key())
-    attributes = bpf.Element(map_fd=own_flowmap)
-    step = bpf.Command.MAP_GET_NEXT_KEY
+    attributes = bpf_attr.Element(map_fd=own_flowmap)
+    step = bpf_attr.Command.MAP_GET_NEXT_KEY
     walk.bpf(step, attributes, {"value": first}, forgive=ENDED, skip=1)
     walk.bpf(step, attributes, {"key": first, "value": second}, forgive=ENDED)
     report = engine.run([_flows(talk), walk], ROUNDS, inherited=[own_flowmap])

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from fixtures.guest import bpf_programs, modules, process
+from fixtures.guest import bpf_attr, bpf_programs, modules, process
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest.libbpf import Object
 from fixtures.guest.plugin import Flowmap
@@ -39,7 +39,7 @@ def test_inner_map_is_replaced_between_its_lookup_and_its_use(
             "PREEMPT_RT: a hash table is freed after a grace period, which waits for who is held"
         )
     first, second = bpf.flowmap_create(), make_flowmap()
-    outer = bpf.map_create(bpf.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=first)
+    outer = bpf.map_create(bpf_attr.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=first)
     cleanup.callback(os.close, outer)
     bpf.update_raw(outer, SLOT, _held_by(first))
     os.close(first)

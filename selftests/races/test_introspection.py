@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
+from fixtures.guest import bpf_attr, modules, process
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import modules, process
 from fixtures.guest.refusal import errno_of
 from fixtures.guest.stop_points import hold
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("near")
 def test_looking_around_between_the_last_use_of_a_module_and_its_end(
     flowmap_module: str, cleanup: ExitStack
 ) -> None:
-    other = cleanup.enter_context(bpf.closing(bpf.map_create(bpf.MAP_TYPE_HASH, 4, 4, 8)))
+    other = cleanup.enter_context(bpf.closing(bpf.map_create(bpf_attr.MAP_TYPE_HASH, 4, 4, 8)))
     gone = bpf.flowmap_create()
     number = bpf.map_info(gone).id
     os.close(gone)
@@ -32,8 +32,8 @@ def test_looking_around_between_the_last_use_of_a_module_and_its_end(
         assert errno_of(bpf.flowmap_create) == errno.EINVAL
         assert errno_of(lambda: bpf.map_by_id(number)) == errno.ENOENT
         known = bpf.map_info(other)
-        assert (known.type, known.name) == (bpf.MAP_TYPE_HASH, b"")
-        assert known.id in bpf.identities(bpf.Command.MAP_GET_NEXT_ID)
+        assert (known.type, known.name) == (bpf_attr.MAP_TYPE_HASH, b"")
+        assert known.id in bpf.identities(bpf_attr.Command.MAP_GET_NEXT_ID)
         stop.release()
     unloader.join()
     assert not modules.loaded(flowmap_module)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.guest import bpf_attr, modules, race, uapi
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import modules, race, uapi
 from fixtures.guest.wait import wait_for
 
 pytestmark = pytest.mark.campaign
@@ -92,7 +92,7 @@ def test_introspection_against_unload(flowmap_module: str) -> None:
         for _attempt in range(5):
             with bpf.closing(bpf.flowmap_create()) as fd:
                 number = bpf.map_info(fd).id
-                assert number in bpf.identities(bpf.Command.MAP_GET_NEXT_ID)
+                assert number in bpf.identities(bpf_attr.Command.MAP_GET_NEXT_ID)
                 again = bpf.map_by_id(number)
             # Only who looks holds it now.
             with bpf.closing(again):

@@ -6,7 +6,7 @@ import mmap
 
 import pytest
 
-from fixtures.guest.bpf_syscall import F_RDONLY, F_RDONLY_PROG, F_WRONLY, Command
+from fixtures.guest.bpf_attr import F_RDONLY, F_RDONLY_PROG, F_WRONLY, Command
 from fixtures.guest.flowtable import COUNTER, HW_OFFLOAD, SNOOP
 from selftests.model import commands, creation, flowtables
 from selftests.model.commands import ENOTSUPP, Fd, Key, Memory, OnBatch, OnElement
