@@ -120,7 +120,14 @@ def test_reason_for_a_change_that_is_not_there_is_out_of_date(
 
 def test_sample_hangs_on_the_seed_alone() -> None:
     names = [f"change-{number}" for number in range(20)]
-    drawn = mechanical.sample(names, 5, 1)
-    assert drawn == mechanical.sample(reversed(names), 5, 1)
-    assert drawn != mechanical.sample(names, 5, 2)
-    assert len(set(mechanical.sample(names, 99, 1))) == 20
+    drawn = mechanical.sample(names, range(5), 1)
+    assert drawn == mechanical.sample(reversed(names), range(5), 1)
+    assert drawn != mechanical.sample(names, range(5), 2)
+    assert len(set(mechanical.sample(names, range(99), 1))) == 20
+
+
+def test_larger_sample_goes_on_where_the_smaller_ended() -> None:
+    names = [f"change-{number}" for number in range(20)]
+    first, rest = (mechanical.sample(names, places, 1) for places in (range(5), range(5, 20)))
+    assert first + rest == mechanical.sample(names, range(20), 1)
+    assert mechanical.sample(names, range(20, 30), 1) == []

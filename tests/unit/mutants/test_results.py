@@ -165,6 +165,8 @@ def test_stopped_processes_run_nothing_more(tmp_path: Path) -> None:
     [
         (["--jobs", "0"], "--jobs 0"),
         (["--mechanical", "0"], "--mechanical 0"),
+        (["--mechanical", "9-2"], "--mechanical 9-2"),
+        (["--mechanical", "few"], "--mechanical few"),
         (["--folder", "nowhere"], "no patches"),
         (["--only", "nothing-like-it"], "--only nothing-like-it"),
     ],
