@@ -42,6 +42,7 @@ def test_header_is_read(tmp_path: Path) -> None:
     assert found.clauses == ("FM-4", "SN-6")
     assert (found.kind, found.patch, found.profile) == ("v0 V0-7", 3, "base")
     assert found.survives == ""
+    assert found.place == "x.c:1"
 
 
 def test_field_goes_on_in_indented_lines(tmp_path: Path) -> None:

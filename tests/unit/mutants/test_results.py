@@ -36,6 +36,14 @@ def test_fate_is_found_again_under_the_same_tests(tmp_path: Path) -> None:
     assert Results(tmp_path / "kept", "other tests").find(bug) is None
 
 
+def test_all_that_is_kept_can_be_read_whatever_the_tests_were(tmp_path: Path) -> None:
+    Results(tmp_path / "kept", "tests").keep(mutant(tmp_path), KILLED)
+    other = Results(tmp_path / "kept", "other tests")
+    other.keep(mutant(tmp_path, "b-bug"), SURVIVED)
+    (tmp_path / "kept/broken.json").write_text("{")
+    assert sorted(result.name for result in other.every()) == ["a-bug", "b-bug"]
+
+
 def test_changed_patch_is_tried_again(tmp_path: Path) -> None:
     bug = mutant(tmp_path)
     kept = Results(tmp_path / "kept", "tests")

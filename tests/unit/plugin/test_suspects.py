@@ -21,9 +21,9 @@ class Item:
         return [pytest.mark.clause(*self._clauses).mark]
 
 
-def order(clauses: list[str], *items: Any) -> list[str]:
+def order(clauses: list[str], *items: Any, witnesses: list[str] | None = None) -> list[str]:
     items_list = list(items)
-    first(items_list, clauses)
+    first(items_list, clauses, [f"selftests/test_it.py::{name}" for name in witnesses or []])
     return [item.name for item in items_list]
 
 
@@ -45,3 +45,8 @@ def test_one_case_of_each_function_comes_before_the_others() -> None:
 
 def test_group_stands_for_its_clauses() -> None:
     assert order(["SN"], Item("a", "FM-1"), Item("b", "SN-3")) == ["b", "a"]
+
+
+def test_witnesses_come_before_the_others_of_the_clauses() -> None:
+    items = [Item("a", "SN-1"), Item("b", "SN-3"), Item("c", "FM-1"), Item("d", "FM-1")]
+    assert order(["SN"], *items, witnesses=["d", "b", "gone"]) == ["b", "a", "d", "c"]
