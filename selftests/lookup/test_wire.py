@@ -71,7 +71,7 @@ def test_packets_leave_in_the_session_that_the_value_names(
     _require_wire_to_agree(router, own_flowmap, connect(router, UDP_PROTOCOL, version, cleanup))
 
 
-@pytest.mark.clause("FM-3", "FM-4")
+@pytest.mark.clause("FM-3", "FM-4", "FM-6")
 @versions
 @protocols
 def test_packets_leave_in_the_tunnel_that_the_value_names(
@@ -86,6 +86,7 @@ def test_packets_leave_in_the_tunnel_that_the_value_names(
     plain = uapi.Key.from_buffer_copy(flow.reply)
     plain.tun_l4proto, plain.tun_src, plain.tun_dst = 0, uapi.Address(), uapi.Address()
     assert bpf.found(own_flowmap, plain) is None
+    assert sorted(map(bytes, bpf.keys(own_flowmap))) == sorted(map(bytes, flow.keys))
 
 
 @pytest.mark.clause("FM-3", "FM-4")
