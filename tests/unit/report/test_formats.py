@@ -408,6 +408,22 @@ def test_matrix() -> None:
     assert matrix.proved(rows) == 2
 
 
+def test_another_proof_is_not_a_missing_test() -> None:
+    clauses = parse(
+        "## UP: upstream\n\n- **UP-1** Same. Proved by: a document.\n"
+        "- **UP-2** Clean. Open: nobody looked.\n- **UP-3** Told.\n"
+    )
+    runs = [fake.run(fake.result(clauses=("UP-3",)))]
+    rows = matrix.build(runs, clauses)
+    assert (matrix.elsewhere(rows), matrix.untested(rows)) == (["UP-1"], ["UP-2"])
+    page = html.render(runs, clauses)
+    assert "1 of 3 clauses of the contract hold in the tests that ran; 1 names another" in page
+    assert "1 had no test" in page
+    told = markdown.render(runs, clauses)
+    assert "Proved otherwise, as the contract says: UP-1." in told
+    assert "No test: UP-2." in told
+
+
 @pytest.mark.parametrize(
     ("verdicts", "state", "words"),
     [
