@@ -50,3 +50,9 @@ def test_group_stands_for_its_clauses() -> None:
 def test_witnesses_come_before_the_others_of_the_clauses() -> None:
     items = [Item("a", "SN-1"), Item("b", "SN-3"), Item("c", "FM-1"), Item("d", "FM-1")]
     assert order(["SN"], *items, witnesses=["d", "b", "gone"]) == ["b", "a", "d", "c"]
+
+
+def test_other_cases_of_the_likeliest_witness_follow_the_witnesses() -> None:
+    items = [Item(name, "FM-1") for name in ("a", "b[1]", "b[2]", "c[1]", "c[2]")]
+    got = order(["FM-1"], *items, witnesses=["c[2]", "b[2]"])
+    assert got == ["c[2]", "b[2]", "c[1]", "a", "b[1]"]
