@@ -40,11 +40,15 @@ def _unload_at_the_end(cleanup: ExitStack, name: str = testmap.FIRST) -> None:
     cleanup.callback(unload)
 
 
+def _load(cleanup: ExitStack, name: str = testmap.FIRST, **parameters: object) -> None:
+    testmap.load(name, **parameters)
+    _unload_at_the_end(cleanup, name)
+
+
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-1")
 def test_module_brings_a_type_that_works_like_any_other(cleanup: ExitStack) -> None:
-    testmap.load()
-    _unload_at_the_end(cleanup)
+    _load(cleanup)
     with bpf.closing(testmap.create(max_entries=3)) as fd:
         assert [testmap.lookup(fd, index) for index in range(3)] == [0, 0, 0]
         with refused(errno.ENOENT):
@@ -77,8 +81,7 @@ def test_half_of_a_pair_of_callbacks_is_refused(callback: str) -> None:
 @pytest.mark.clause("MM-2")
 @pytest.mark.parametrize("pair", ["for_each", "mmap"])
 def test_both_of_a_pair_of_callbacks_are_taken(pair: str, cleanup: ExitStack) -> None:
-    testmap.load(pair=pair)
-    _unload_at_the_end(cleanup)
+    _load(cleanup, pair=pair)
     os.close(testmap.create())
 
 
@@ -86,8 +89,7 @@ def test_both_of_a_pair_of_callbacks_are_taken(pair: str, cleanup: ExitStack) ->
 @pytest.mark.clause("MM-2")
 @pytest.mark.parametrize("callback", ["map_alloc_check", "map_meta_equal"])
 def test_what_the_core_looks_for_may_be_absent(callback: str, cleanup: ExitStack) -> None:
-    testmap.load(lacks=callback)
-    _unload_at_the_end(cleanup)
+    _load(cleanup, lacks=callback)
     os.close(testmap.create())
 
 
@@ -104,8 +106,7 @@ def test_type_that_is_not_reserved_for_modules_is_refused(kind: int) -> None:
 
 @pytest.mark.clause("MM-2")
 def test_slot_that_is_taken_is_refused_and_its_owner_goes_on(cleanup: ExitStack) -> None:
-    testmap.load(testmap.FIRST)
-    _unload_at_the_end(cleanup)
+    _load(cleanup)
     with bpf.closing(testmap.create()) as fd:
         with refused(errno.EBUSY):
             testmap.load(testmap.SECOND)
@@ -117,8 +118,7 @@ def test_slot_that_is_taken_is_refused_and_its_owner_goes_on(cleanup: ExitStack)
 
 @pytest.mark.clause("MM-2")
 def test_module_that_was_refused_takes_nothing_away_by_unregistering(cleanup: ExitStack) -> None:
-    testmap.load(testmap.FIRST)
-    _unload_at_the_end(cleanup)
+    _load(cleanup)
     with refused(errno.EBUSY):
         testmap.load(testmap.SECOND, untidy=True)
     os.close(testmap.create())
@@ -162,8 +162,7 @@ def test_init_that_fails_after_registering_leaves_the_slot_free(cleanup: ExitSta
         testmap.load(fail=True)
     with refused(errno.EINVAL):
         testmap.create()
-    testmap.load(testmap.SECOND)
-    _unload_at_the_end(cleanup, testmap.SECOND)
+    _load(cleanup, testmap.SECOND)
     os.close(testmap.create())
 
 
@@ -192,8 +191,7 @@ def test_type_of_a_module_in_its_init_counts_as_absent(fails: bool, cleanup: Exi
 
 @pytest.mark.clause("MM-4")
 def test_map_pins_its_module_until_it_is_freed(cleanup: ExitStack) -> None:
-    testmap.load(free_ms=1000)
-    _unload_at_the_end(cleanup)
+    _load(cleanup, free_ms=1000)
     fd = testmap.create()
     os.close(fd)
     # The last reference is gone, and the free sleeps in a work queue.
@@ -211,8 +209,7 @@ def test_map_pins_its_module_until_it_is_freed(cleanup: ExitStack) -> None:
 def test_failed_allocation_is_passed_on_and_leaves_no_reference(
     number: int, cleanup: ExitStack
 ) -> None:
-    testmap.load(alloc_error=-number)
-    _unload_at_the_end(cleanup)
+    _load(cleanup, alloc_error=-number)
     for _ in range(3):
         with refused(number):
             testmap.create()
@@ -225,8 +222,7 @@ def test_failed_allocation_is_passed_on_and_leaves_no_reference(
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-5")
 def test_attributes_that_the_core_refuses_leave_no_reference(cleanup: ExitStack) -> None:
-    testmap.load()
-    _unload_at_the_end(cleanup)
+    _load(cleanup)
     for number, fields in (
         (errno.EINVAL, {"btf_key_type_id": 1}),  # without a BTF descriptor
         (errno.EINVAL, {"map_ifindex": 1}),
