@@ -95,7 +95,15 @@ def test_shared_machine(tmp_path: Path) -> None:
     done = suite(tmp_path, "-k", "shares", HERE)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert [test["layer"] for test in summary["tests"]] == ["S1", "S1 (shared)"]
+    assert [test["layer"] for test in summary["tests"]] == ["S2", "S2 (shared)"]
+
+
+def test_what_was_collected_is_found_again(tmp_path: Path) -> None:
+    """A run whose tests are those of the last one delivers the kernel's modules only."""
+    for _ in range(2):
+        done = suite(tmp_path, "-k", "test_passes", HERE)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "delivering the tests" not in done.stderr
 
 
 def test_campaign(tmp_path: Path) -> None:

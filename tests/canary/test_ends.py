@@ -61,7 +61,7 @@ def test_nothing_outlives_the_run(tmp_path: Path, workers: str, how: signal.Sign
         # the one that starts from it is the test's.
         _wait(
             "a machine that runs the test",
-            lambda: any("qemu" in line and "/S1" in line for line in _processes(mark)),
+            lambda: any("qemu" in line and "/S2" in line for line in _processes(mark)),
         )
         os.kill(run.pid, how)
         run.wait(_SECONDS)

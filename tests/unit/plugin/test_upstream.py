@@ -72,7 +72,7 @@ def context(**more: Any) -> Context:
         "scale": 3.0,
         "scratch": Path("scratch"),
         "cache": Path("cache"),
-        "payload": Path("payload.tar"),
+        "payload": Path("payload"),
         "start": {"args": []},
         "snapshots": True,
         "vmlinux": Path("vmlinux"),
