@@ -9,12 +9,14 @@ import pytest
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import cgroup, conntrack, process, uapi
+from fixtures.guest.kernel_memory import KernelMemory
 from fixtures.guest.plugin import Connect
 from fixtures.guest.topology import Router
 from fixtures.guest.traffic import UDP_PROTOCOL
 from fixtures.guest.wait import wait_for
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_POINTER = 8  # bytes: a bucket
 FLOWS = 48
 
 
@@ -40,6 +42,34 @@ def test_memlock_grows_and_shrinks_with_the_flows(
         return sizes[-1] - _memlock(flowmap) >= len(sizes) * 2 * uapi.VALUE_SIZE
 
     wait_for("the entries to go", given_back)
+
+
+@pytest.mark.clause("MM-10")
+def test_memlock_is_of_the_flows_and_of_the_buckets_of_the_hash_table(
+    own_flowmap: int, own_connection: Connect, kernel_memory: KernelMemory
+) -> None:
+    identity = bpf.map_info(own_flowmap).id
+
+    def sizes() -> tuple[int, int]:
+        """Memory, and buckets."""
+        buckets = kernel_memory.table_of(identity).buckets
+        assert buckets
+        return _memlock(own_flowmap), buckets
+
+    empty, at_first = sizes()
+    own_connection(UDP_PROTOCOL, 4, server_port=7000).offloaded()
+    one, still = sizes()
+    assert still == at_first
+    for number in range(1, FLOWS):
+        own_connection(UDP_PROTOCOL, 4, server_port=7000 + number).offloaded()
+
+    def counted() -> bool:
+        # A work item lets the hash table grow.
+        grown, buckets = sizes()
+        more = _POINTER * (buckets - at_first)
+        return more > 0 and grown - empty == FLOWS * (one - empty) + more
+
+    wait_for("the buckets to be more, and counted", counted)
 
 
 def _made_within(group: cgroup.Cgroup, namespace: str, path: Path) -> None:

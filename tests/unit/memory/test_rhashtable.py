@@ -77,11 +77,11 @@ class Memory:
 
     def walk(self) -> list[int]:
         table = Object(self.prog, "struct rhashtable", address=TABLE)
-        return [node.value_() for node in nodes(table)]
+        return [node.value_() for node, _ in nodes(table)]
 
     def walk_list(self) -> list[int]:
         table = Object(self.prog, "struct rhltable", address=TABLE)
-        return [node.value_() for node in list_nodes(table)]
+        return [node.value_() for node, _ in list_nodes(table)]
 
 
 @pytest.fixture
@@ -100,6 +100,15 @@ def test_chains_locked_or_not(memory: Memory) -> None:
     memory.word(NODES[1], END)
     memory.word(NODES[2], END)
     assert memory.walk() == NODES[:3]
+
+
+def test_each_node_is_given_with_its_bucket(memory: Memory) -> None:
+    memory.buckets(OLD, [NODES[0], 0, NODES[2]])
+    memory.word(NODES[0], NODES[1])
+    memory.word(NODES[1], END)
+    memory.word(NODES[2], END)
+    table = Object(memory.prog, "struct rhashtable", address=TABLE)
+    assert [bucket for _, bucket in nodes(table)] == [OLD + 16, OLD + 16, OLD + 32]
 
 
 def test_node_that_is_being_moved_is_seen_once(memory: Memory) -> None:
