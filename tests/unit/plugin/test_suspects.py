@@ -49,7 +49,12 @@ def test_group_stands_for_its_clauses() -> None:
 
 def test_witnesses_come_before_the_others_of_the_clauses() -> None:
     items = [Item("a", "SN-1"), Item("b", "SN-3"), Item("c", "FM-1"), Item("d", "FM-1")]
-    assert order(["SN"], *items, witnesses=["d", "b", "gone"]) == ["b", "a", "d", "c"]
+    assert order(["SN-1", "SN-3"], *items, witnesses=["d", "b", "gone"]) == ["b", "a", "d", "c"]
+
+
+def test_witnesses_come_first_of_all_where_the_clauses_are_guessed() -> None:
+    items = [Item("a", "SN-1"), Item("b", "SN-3"), Item("c", "FM-1"), Item("d", "FM-1")]
+    assert order(["SN"], *items, witnesses=["d", "b", "gone"]) == ["d", "b", "a", "c"]
 
 
 def test_other_cases_of_the_likeliest_witness_follow_the_witnesses() -> None:
