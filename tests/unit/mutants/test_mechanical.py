@@ -91,6 +91,26 @@ def test_profile_is_one_that_notices(tree: Path, tmp_path: Path) -> None:
     }
 
 
+LOOPING = """
+int looping(void)
+{
+	for (i = 0; i < THINGS_MAX; i++)
+		a[i] = b;
+	return 7;
+}
+"""
+
+
+def test_index_beyond_an_array_is_for_the_profile_that_looks_at_bounds(
+    tree: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "made"
+    mechanical.generate(_series(tree, tmp_path, BEFORE + LOOPING), tree, folder)
+    profiles = {mutant.subject: mutant.profile for mutant in load_all(folder, [])}
+    assert profiles["<= in i < THINGS_MAX"] == "debug"
+    assert profiles["1 for 0 in i = 0"] == "base"
+
+
 def test_patches_apply_on_top_of_the_series(series: Series, tree: Path, tmp_path: Path) -> None:
     folder = tmp_path / "made"
     mechanical.generate(series, tree, folder)
