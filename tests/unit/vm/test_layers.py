@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whose fault it is when a machine does not get as far as the first test."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from fixtures.host.errors import InfraError, KernelError
+from fixtures.host.vm import layers
+from fixtures.host.vm.channel import ChannelClosed, ChannelTimeout
+from fixtures.wire import Message
+
+OOPS = "[    7.100000] BUG: kernel NULL pointer dereference, address: 00000000000000b0\n"
+
+
+class Fake:
+    """A machine that answers until it is asked for one thing, and has something to say then."""
+
+    def __init__(self, fails_at: str, error: InfraError, last_words: str) -> None:
+        self._fails_at, self._error, self._last_words = fails_at, error, last_words
+        self._text = ""
+        self.killed = False
+        self.channel = self.console = self
+
+    def receive(self, _seconds: float) -> Message:
+        return Message("ready")
+
+    def text(self) -> str:
+        return self._text
+
+    def finish(self) -> None:
+        assert self.killed
+
+    def kill(self) -> None:
+        self.killed = True
+
+    def close(self) -> None:
+        pass
+
+    def wake(self, _seconds: float) -> None:
+        pass
+
+    def ask(self, message: Message, _seconds: float) -> Message:
+        if message.kind == self._fails_at:
+            self._text = self._last_words
+            raise self._error
+        if message.kind == "start":
+            return Message("started", {"errors": [], "clauses": {}})
+        return Message("done", {})
+
+    def __enter__(self) -> "Fake":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Fake], layers.Layers]:
+    """What makes layers whose machines are a fake."""
+
+    def made(fake: Fake) -> layers.Layers:
+        monkeypatch.setattr(layers, "VM", lambda *_: fake)
+        for name in ("tests", "modules"):
+            (tmp_path / name).touch()
+        return layers.Layers(
+            machine=cast(Any, None),
+            scratch=tmp_path,
+            cache=tmp_path,
+            tests=tmp_path / "tests",
+            modules=tmp_path / "modules",
+            start={},
+            scale=1.0,
+            snapshots=False,
+            say=lambda _text: None,
+        )
+
+    return made
+
+
+@pytest.mark.parametrize("asked", ["deliver", "start", "features"])
+@pytest.mark.parametrize(
+    "error", [ChannelTimeout("no message for 60 s"), ChannelClosed("gone"), InfraError("failed")]
+)
+def test_kernel_that_has_complained_is_at_fault(
+    make: Callable[[Fake], layers.Layers], asked: str, error: InfraError
+) -> None:
+    with pytest.raises(KernelError, match="NULL pointer dereference"):
+        make(Fake(asked, error, OOPS)).missing()
+
+
+@pytest.mark.parametrize("asked", ["deliver", "start", "features"])
+def test_kernel_that_has_not_is_not(make: Callable[[Fake], layers.Layers], asked: str) -> None:
+    with pytest.raises(InfraError, match="no message"):
+        make(Fake(asked, ChannelTimeout("no message for 60 s"), "all is well\n")).missing()
