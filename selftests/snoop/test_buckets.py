@@ -12,7 +12,7 @@ from ipaddress import ip_address
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import links, netlink
+from fixtures.guest import links, netlink, netns
 from fixtures.guest.conntrack import Tuple
 from fixtures.guest.kernel_memory import KernelMemory
 from fixtures.guest.topology import Router
@@ -58,6 +58,8 @@ def test_flows_that_differ_in_one_field_are_spread(
     differ: Differ,
 ) -> None:
     router = own_router
+    # None ends while the others are added.
+    netns.set_sysctls(router.namespace, {"netfilter/nf_flowtable_udp_timeout": 3600})
     client, server = router.client.addresses[version], router.server.addresses[version]
     first = Tuple(UDP_PROTOCOL, client, server, 41000, 7000)
     sides = [differ(first, number) for number in range(MANY)]

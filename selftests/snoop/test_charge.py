@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import cgroup, conntrack, process, uapi
+from fixtures.guest import cgroup, conntrack, netns, process, uapi
 from fixtures.guest.kernel_memory import KernelMemory
 from fixtures.guest.plugin import Connect
 from fixtures.guest.topology import Router
@@ -46,8 +46,10 @@ def test_memlock_grows_and_shrinks_with_the_flows(
 
 @pytest.mark.clause("MM-10")
 def test_memlock_is_of_the_flows_and_of_the_buckets_of_the_hash_table(
-    own_flowmap: int, own_connection: Connect, kernel_memory: KernelMemory
+    own_router: Router, own_flowmap: int, own_connection: Connect, kernel_memory: KernelMemory
 ) -> None:
+    # None ends while the others are added.
+    netns.set_sysctls(own_router.namespace, {"netfilter/nf_flowtable_udp_timeout": 3600})
     identity = bpf.map_info(own_flowmap).id
 
     def sizes() -> tuple[int, int]:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Whose fault it is when a machine does not get as far as the first test."""
+"""What is kept of machines, and whose fault it is when one does not get as far as a test."""
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from fixtures.host.errors import InfraError, KernelError
 from fixtures.host.vm import layers
 from fixtures.host.vm.channel import ChannelClosed, ChannelTimeout
+from fixtures.host.vm.state import State
 from fixtures.wire import Message
 
 OOPS = "[    7.100000] BUG: kernel NULL pointer dereference, address: 00000000000000b0\n"
@@ -18,9 +20,12 @@ OOPS = "[    7.100000] BUG: kernel NULL pointer dereference, address: 0000000000
 class Fake:
     """A machine that answers until it is asked for one thing, and has something to say then."""
 
-    def __init__(self, fails_at: str, error: InfraError, last_words: str) -> None:
+    def __init__(
+        self, fails_at: str = "", error: InfraError | None = None, last_words: str = ""
+    ) -> None:
         self._fails_at, self._error, self._last_words = fails_at, error, last_words
         self._text = ""
+        self.asked: list[str] = []
         self.killed = False
         self.channel = self.console = self
 
@@ -43,12 +48,16 @@ class Fake:
         pass
 
     def ask(self, message: Message, _seconds: float) -> Message:
-        if message.kind == self._fails_at:
+        self.asked.append(message.kind)
+        if self._error and message.kind == self._fails_at:
             self._text = self._last_words
             raise self._error
         if message.kind == "start":
             return Message("started", {"errors": [], "clauses": {}})
         return Message("done", {})
+
+    def save(self, state: State) -> None:
+        state.folder.mkdir()
 
     def __enter__(self) -> "Fake":
         return self
@@ -57,23 +66,26 @@ class Fake:
         pass
 
 
+Make = Callable[..., layers.Layers]
+
+
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Fake], layers.Layers]:
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """What makes layers whose machines are a fake."""
 
-    def made(fake: Fake) -> layers.Layers:
+    def made(fake: Fake, tests: str = "", *, snapshots: bool = False) -> layers.Layers:
         monkeypatch.setattr(layers, "VM", lambda *_: fake)
-        for name in ("tests", "modules"):
-            (tmp_path / name).touch()
+        (tmp_path / "tests").write_text(tests)
+        (tmp_path / "modules").touch()
         return layers.Layers(
-            machine=cast(Any, None),
+            machine=cast(Any, SimpleNamespace(key="machine")),
             scratch=tmp_path,
             cache=tmp_path,
             tests=tmp_path / "tests",
             modules=tmp_path / "modules",
             start={},
             scale=1.0,
-            snapshots=False,
+            snapshots=snapshots,
             say=lambda _text: None,
         )
 
@@ -84,14 +96,29 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Fake], la
 @pytest.mark.parametrize(
     "error", [ChannelTimeout("no message for 60 s"), ChannelClosed("gone"), InfraError("failed")]
 )
-def test_kernel_that_has_complained_is_at_fault(
-    make: Callable[[Fake], layers.Layers], asked: str, error: InfraError
-) -> None:
+def test_kernel_that_has_complained_is_at_fault(make: Make, asked: str, error: InfraError) -> None:
     with pytest.raises(KernelError, match="NULL pointer dereference"):
         make(Fake(asked, error, OOPS)).missing()
 
 
 @pytest.mark.parametrize("asked", ["deliver", "start", "features"])
-def test_kernel_that_has_not_is_not(make: Callable[[Fake], layers.Layers], asked: str) -> None:
+def test_kernel_that_has_not_is_not(make: Make, asked: str) -> None:
     with pytest.raises(InfraError, match="no message"):
         make(Fake(asked, ChannelTimeout("no message for 60 s"), "all is well\n")).missing()
+
+
+def test_the_same_tests_are_collected_once(make: Make) -> None:
+    first, again, other = Fake(), Fake(), Fake()
+    make(first, "some", snapshots=True).clauses()
+    make(again, "some", snapshots=True).clauses()
+    make(other, "others", snapshots=True).clauses()
+    assert (first.asked, again.asked) == (["deliver", "start"], [])
+    assert other.asked == first.asked
+
+
+def test_what_a_killed_run_left_is_removed(make: Make, tmp_path: Path) -> None:
+    left = tmp_path / "snapshots/machine/state.123.part"
+    left.mkdir(parents=True)
+    make(Fake(), snapshots=True).clauses()
+    assert not left.exists()
+    assert (tmp_path / "snapshots/machine/state").exists()
