@@ -49,12 +49,13 @@ class Fake:
 
     def ask(self, message: Message, _seconds: float) -> Message:
         self.asked.append(message.kind)
-        if self._error and message.kind == self._fails_at:
+        if message.kind == self._fails_at:
             self._text = self._last_words
-            raise self._error
+            if self._error:
+                raise self._error
         if message.kind == "start":
             return Message("started", {"errors": [], "clauses": {}})
-        return Message("done", {})
+        return Message("done", {"missing": []})
 
     def save(self, state: State) -> None:
         state.folder.mkdir()
@@ -99,6 +100,17 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 def test_kernel_that_has_complained_is_at_fault(make: Make, asked: str, error: InfraError) -> None:
     with pytest.raises(KernelError, match="NULL pointer dereference"):
         make(Fake(asked, error, OOPS)).missing()
+
+
+@pytest.mark.parametrize("asked", ["deliver", "start"])
+def test_complaint_before_the_first_test_is_not_lost(make: Make, asked: str) -> None:
+    with pytest.raises(KernelError, match="NULL pointer dereference"):
+        make(Fake(asked, None, OOPS)).missing()
+
+
+def test_kernel_that_complains_of_what_tests_do_is_for_the_tests_to_judge(make: Make) -> None:
+    answers = Fake("features", None, OOPS)
+    assert make(answers).missing() == []
 
 
 @pytest.mark.parametrize("asked", ["deliver", "start", "features"])
