@@ -85,6 +85,7 @@ def _entry(**changed: Any) -> dict[str, Any]:
         "flow_namespace": 4026531840,
         "snoopers": 1,
         "flags": 1,
+        "bucket": 0x1000,
         "direction": 0,
         "src": "c0000202" + 24 * "0",
         "dst": "c6336402" + 24 * "0",
@@ -113,9 +114,11 @@ def test_entries_have_the_keys_that_find_them() -> None:
 
     def answer(question: dict[str, Any]) -> dict[str, Any]:
         asked.append(question)
-        return {"found": [{**table, "entries": [_entry()]}]}
+        return {"found": [{**table, "buckets": 64, "entries": [_entry()]}]}
 
-    (entry,) = KernelMemory(answer).table_of(3).entries
+    found = KernelMemory(answer).table_of(3)
+    (entry,) = found.entries
+    assert (found.buckets, entry.bucket) == (64, 0x1000)
     assert asked == [{"what": "tables", "text": 1, "code": 2}]
     expected = uapi.key(17, "192.0.2.2", "198.51.100.2", 40000, 7000, 21, layers=[(7, 0x8100)])
     assert bytes(entry.key) == bytes(expected)
