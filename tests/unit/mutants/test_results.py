@@ -129,6 +129,22 @@ def test_right_kernel_is_asked_about_many_tests_at_once(
     assert sorted(asked) == sorted(f"t[{bug.name}]" for bug in bugs)
 
 
+def test_what_is_noticed_is_told_before_it_is_confirmed(
+    tmp_path: Path, looks: list[list[str]]
+) -> None:
+    told = []
+
+    def noticed(bug: Mutant, result: Result) -> None:
+        told.append(line(bug, result))
+        assert not looks
+
+    bug = mutant(tmp_path)
+    kept = Results(tmp_path / "kept", "tests")
+    ((_, result),) = Court(kept, tmp_path / "report", 1, noticed=noticed).tried([bug])
+    assert [text.split()[:2] for text in told] == [["noticed", "a-bug:"]]
+    assert line(bug, result).split()[:2] == ["killed", "a-bug:"]
+
+
 def test_a_killer_is_asked_about_once(tmp_path: Path, looks: list[list[str]]) -> None:
     bug = mutant(tmp_path)
     court = Court(Results(tmp_path / "kept", "tests"), tmp_path / "report", 1, again=True)
