@@ -10,9 +10,10 @@ import pytest
 from fixtures.host.mutants import page
 from fixtures.host.mutants.cli import is_well, line, main
 from fixtures.host.mutants.court import Court
+from fixtures.host.mutants.kept import Results, Sources, sources
 from fixtures.host.mutants.mutant import Mutant
 from fixtures.host.mutants.processes import Processes
-from fixtures.host.mutants.result import Fate, Result, Results
+from fixtures.host.mutants.result import BOOT, Fate, Result
 from fixtures.host.mutants.told import seeded
 
 
@@ -22,6 +23,7 @@ def mutant(folder: Path, name: str = "a-bug", survives: str = "") -> Mutant:
     return Mutant(path, "wrong | so", "Text.", ("FM-4",), "own", 3, "base", survives)
 
 
+STATE = Sources("the rest", {"selftests/lookup/t.py": "a", "selftests/lookup/u.py": "a"})
 KILLED = Result(
     "a-bug", Fate.KILLED, test="selftests/lookup/t.py::t[a|b]", verdict="splat", ran=3, splat="BUG"
 )
@@ -31,14 +33,42 @@ SURVIVED = Result("b-bug", Fate.SURVIVED, ran=400)
 
 def test_fate_is_found_again_under_the_same_tests(tmp_path: Path) -> None:
     bug = mutant(tmp_path)
-    Results(tmp_path / "kept", "tests").keep(bug, KILLED)
-    assert Results(tmp_path / "kept", "tests").find(bug) == KILLED
-    assert Results(tmp_path / "kept", "other tests").find(bug) is None
+    Results(tmp_path / "kept", STATE).keep(bug, KILLED)
+    assert Results(tmp_path / "kept", STATE).find(bug) == KILLED
+    other = Sources("another profile", STATE.tests)
+    assert Results(tmp_path / "kept", other).find(bug) is None
+
+
+@pytest.mark.parametrize(
+    ("fate", "test", "changed", "found"),
+    [
+        (Fate.KILLED, "selftests/lookup/t.py::t", "selftests/lookup/t.py", False),
+        (Fate.KILLED, "selftests/lookup/t.py::t", "selftests/lookup/u.py", True),
+        (Fate.KILLED, "selftests/lookup/t.py::t", "selftests/new/v.py", True),
+        (Fate.KILLED, BOOT, "selftests/lookup/t.py", True),
+        (Fate.SURVIVED, "", "selftests/lookup/u.py", False),
+        (Fate.SURVIVED, "", "selftests/new/v.py", False),
+    ],
+)
+def test_fate_rests_on_the_test_that_failed_or_on_all(
+    tmp_path: Path, fate: Fate, test: str, changed: str, found: bool
+) -> None:
+    bug, result = mutant(tmp_path), Result("a-bug", fate, test=test)
+    Results(tmp_path / "kept", STATE).keep(bug, result)
+    later = Sources(STATE.common, {**STATE.tests, changed: "b"})
+    assert Results(tmp_path / "kept", later).find(bug) == (result if found else None)
+
+
+def test_files_of_tests_are_those_that_pytest_collects() -> None:
+    found = sources([])
+    assert "selftests/lookup/test_found.py" in found.tests
+    assert "selftests/races/windows.py" not in found.tests
+    assert found.common != sources([b"a patch"]).common
 
 
 def test_all_that_is_kept_can_be_read_whatever_the_tests_were(tmp_path: Path) -> None:
-    Results(tmp_path / "kept", "tests").keep(mutant(tmp_path), KILLED)
-    other = Results(tmp_path / "kept", "other tests")
+    Results(tmp_path / "kept", STATE).keep(mutant(tmp_path), KILLED)
+    other = Results(tmp_path / "kept", Sources("other tests", {}))
     other.keep(mutant(tmp_path, "b-bug"), SURVIVED)
     (tmp_path / "kept/broken.json").write_text("{")
     assert sorted(result.name for result in other.every()) == ["a-bug", "b-bug"]
@@ -46,7 +76,7 @@ def test_all_that_is_kept_can_be_read_whatever_the_tests_were(tmp_path: Path) ->
 
 def test_changed_patch_is_tried_again(tmp_path: Path) -> None:
     bug = mutant(tmp_path)
-    kept = Results(tmp_path / "kept", "tests")
+    kept = Results(tmp_path / "kept", STATE)
     kept.keep(bug, KILLED)
     bug.path.write_text("changed")
     assert kept.find(bug) is None
@@ -55,7 +85,7 @@ def test_changed_patch_is_tried_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fate", [Fate.UNBUILT, Fate.UNRUN])
 def test_what_was_not_run_is_not_kept(tmp_path: Path, fate: Fate) -> None:
     bug = mutant(tmp_path)
-    kept = Results(tmp_path / "kept", "tests")
+    kept = Results(tmp_path / "kept", STATE)
     kept.keep(bug, Result("a-bug", fate))
     assert kept.find(bug) is None
 
@@ -93,7 +123,7 @@ def test_survivors_come_first_on_the_page(tmp_path: Path) -> None:
 
 def test_known_fates_are_not_tried_again(tmp_path: Path) -> None:
     bug = mutant(tmp_path)
-    kept = Results(tmp_path / "kept", "tests")
+    kept = Results(tmp_path / "kept", STATE)
     kept.keep(bug, SOUND)
     assert list(Court(kept, tmp_path / "report", 1).tried([bug])) == [(bug, SOUND)]
 
@@ -120,7 +150,7 @@ def test_right_kernel_is_asked_about_many_tests_at_once(
     tmp_path: Path, looks: list[list[str]], jobs: int
 ) -> None:
     bugs = [mutant(tmp_path, f"bug-{number}") for number in range(20)]
-    kept = Results(tmp_path / "kept", "tests")
+    kept = Results(tmp_path / "kept", STATE)
     judged = list(Court(kept, tmp_path / "report", jobs).tried(bugs))
     assert sorted(bug.name for bug, _ in judged) == sorted(bug.name for bug in bugs)
     assert all(result.fate is Fate.KILLED and result.sound for _, result in judged)
@@ -139,7 +169,7 @@ def test_what_is_noticed_is_told_before_it_is_confirmed(
         assert not looks
 
     bug = mutant(tmp_path)
-    kept = Results(tmp_path / "kept", "tests")
+    kept = Results(tmp_path / "kept", STATE)
     ((_, result),) = Court(kept, tmp_path / "report", 1, noticed=noticed).tried([bug])
     assert [text.split()[:2] for text in told] == [["noticed", "a-bug:"]]
     assert line(bug, result).split()[:2] == ["killed", "a-bug:"]
@@ -147,7 +177,7 @@ def test_what_is_noticed_is_told_before_it_is_confirmed(
 
 def test_a_killer_is_asked_about_once(tmp_path: Path, looks: list[list[str]]) -> None:
     bug = mutant(tmp_path)
-    court = Court(Results(tmp_path / "kept", "tests"), tmp_path / "report", 1, again=True)
+    court = Court(Results(tmp_path / "kept", STATE), tmp_path / "report", 1, again=True)
     assert list(court.tried([bug])) == list(court.tried([bug]))
     assert looks == [["t[a-bug]"]]
 
@@ -156,7 +186,7 @@ def test_what_was_not_confirmed_is_confirmed_by_the_next_run(
     tmp_path: Path, looks: list[list[str]]
 ) -> None:
     bug = mutant(tmp_path)
-    kept = Results(tmp_path / "kept", "tests")
+    kept = Results(tmp_path / "kept", STATE)
     kept.keep(bug, KILLED)
     assert list(Court(kept, tmp_path / "report", 1).tried([bug])) == [(bug, SOUND)]
     assert kept.find(bug) == SOUND
@@ -169,7 +199,7 @@ def test_killer_that_fails_on_the_right_kernel_is_no_proof(
     monkeypatch.setattr("fixtures.host.mutants.trial.attempt", lambda *_: KILLED)
     monkeypatch.setattr("fixtures.host.mutants.trial.passing", lambda *_: set())
     bug = mutant(tmp_path)
-    kept = Results(tmp_path / "kept", "tests")
+    kept = Results(tmp_path / "kept", STATE)
     ((_, result),) = Court(kept, tmp_path / "report", 1).tried([bug])
     assert result.fate is Fate.UNRUN
     assert "does not pass on the right kernel" in result.message
