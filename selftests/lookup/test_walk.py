@@ -10,11 +10,12 @@ from contextlib import ExitStack
 import pytest
 
 from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import conntrack, uapi
+from fixtures.guest import conntrack, tracer, uapi
 from fixtures.guest.plugin import Connect
 from fixtures.guest.refusal import refused
 from fixtures.guest.topology import Router
 from fixtures.guest.traffic import UDP_PROTOCOL, Flow
+from fixtures.guest.wait import wait_for
 
 # Gives the next key of a walk, or None at its end.
 Step = Callable[[], uapi.Key | None]
@@ -115,6 +116,27 @@ def test_so_many_walks_at_one_time_go_on_where_their_last_flows_have_ended(
     for step in walks:
         keys = [step() for _ in rest]
         assert [None if key is None else bytes(key) for key in keys] == rest
+
+
+@pytest.mark.clause("FM-6")
+def test_walk_steps_over_flows_that_have_gone_at_one_time(
+    router: Router, flowmap: int, connection: Connect
+) -> None:
+    """Entries are numbered, and the walk does not count down to the next one that is there."""
+    flows = _flows(connection, 24)
+    newest, gone, next_one = flows[-1], flows[16:-1], flows[15]
+    step = _by_key(flowmap)
+    assert [bytes(step() or b"") for _ in newest.keys] == list(map(bytes, newest.keys))
+    for flow in gone:
+        conntrack.delete(flow.entry.original, router.namespace)
+    left = len(flows) - len(gone)
+    wait_for("them to leave the map", lambda: bpf.entries(flowmap) == left)
+
+    # Asked of each entry that the walk looks at.
+    with tracer.calls("ipv4_dst_check", "ip6_dst_check") as called:
+        assert bytes(step() or b"") == bytes(next_one.original)
+        looks = called().total()
+    assert 1 <= looks < len(gone)
 
 
 @pytest.mark.clause("FM-6")
