@@ -18,6 +18,9 @@ from fixtures.guest.wait import wait_for
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _POINTER = 8  # bytes: a bucket
 FLOWS = 48
+_PIPES = 400
+_OF_A_PIPE = 512
+"""Bytes, at the least: two files, an inode and 16 buffers."""
 
 
 def _memlock(fd: int) -> int:
@@ -108,6 +111,32 @@ def test_entries_are_charged_to_the_cgroup_of_the_maps_creator(
         return group.memory()["slab_unreclaimable"] - charged >= grown - slack
 
     wait_for("the entries to be charged", seen)
+
+
+@pytest.mark.clause("MM-10")
+def test_creator_of_a_map_pays_where_it_is_for_what_it_asks_for_next(
+    own_router: Router, own_connection: Connect, cleanup: ExitStack
+) -> None:
+    """Flows that were there before are mirrored by the map's creator itself."""
+    here, elsewhere = (cgroup.make(name, cleanup) for name in ("fm-here", "fm-elsewhere"))
+    own_connection(UDP_PROTOCOL, 4).offloaded()
+
+    def make_map_and_move() -> None:
+        here.enter()
+        with bpf.flowmap(own_router.namespace) as fd:
+            assert bpf.entries(fd) == 1
+            elsewhere.enter()
+            before = elsewhere.memory()["slab"]
+            for _ in range(_PIPES):
+                os.pipe()
+
+            def charged() -> bool:
+                # Statistics come some seconds late.
+                return elsewhere.memory()["slab"] - before >= _PIPES * _OF_A_PIPE
+
+            wait_for("the pipes to be charged", charged)
+
+    process.in_child(make_map_and_move)
 
 
 @pytest.mark.clause("RT-3", "SN-8", "MM-10")
