@@ -94,6 +94,8 @@ def test_profile_is_one_that_notices(tree: Path, tmp_path: Path) -> None:
 LOOPING = """
 int looping(void)
 {
+	if ((u32)thing >= __MAX_THING)
+		return 8;
 	for (i = 0; i < THINGS_MAX; i++)
 		a[i] = b;
 	return 7;
@@ -108,6 +110,7 @@ def test_index_beyond_an_array_is_for_the_profile_that_looks_at_bounds(
     mechanical.generate(_series(tree, tmp_path, BEFORE + LOOPING), tree, folder)
     profiles = {mutant.subject: mutant.profile for mutant in load_all(folder, [])}
     assert profiles["<= in i < THINGS_MAX"] == "debug"
+    assert profiles["> in (u32)thing >= __MAX_THING"] == "debug"
     assert profiles["1 for 0 in i = 0"] == "base"
 
 
