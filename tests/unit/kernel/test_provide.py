@@ -184,6 +184,17 @@ def test_modules_are_kept_with_their_debug_info_too(tree: Path) -> None:
     assert (kernel.debug_modules / "module.ko").read_text() == "debug info of module.c\n"
 
 
+def test_built_again_in_another_place(tree: Path, tmp_path: Path) -> None:
+    first, place = get(tree), tmp_path / "elsewhere"
+    again = provide.provide_kernel(UNPATCHED, KernelOptions(tree=tree), Quiet(), place)
+    assert FakeBuilder.built == 2
+    assert again.key == first.key
+    assert again.directory == place / "kernels" / first.key
+    assert again.source_tree
+    assert again.source_tree.is_relative_to(place)
+    assert get(tree) == first
+
+
 def test_our_own_modules_come_with_a_kernel_that_has_the_series(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
