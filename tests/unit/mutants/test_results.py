@@ -60,10 +60,10 @@ def test_fate_rests_on_the_test_that_failed_or_on_all(
 
 
 def test_files_of_tests_are_those_that_pytest_collects() -> None:
-    found = sources([])
+    found = sources("a hash")
     assert "selftests/lookup/test_found.py" in found.tests
     assert "selftests/races/windows.py" not in found.tests
-    assert found.common != sources([b"a patch"]).common
+    assert found.common != sources("of others").common
 
 
 def test_all_that_is_kept_can_be_read_whatever_the_tests_were(tmp_path: Path) -> None:
