@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a value says of the moment of the lookup, and not of when the flow was added."""
 
-import fcntl
-import socket
 from contextlib import ExitStack
 
 import pytest
-from pyroute2.netlink.rtnl import RTM_GETNEIGH
-from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
 from fixtures.guest import bpf_syscall as bpf
 from fixtures.guest import conntrack, links, netlink, tun, uapi
@@ -16,9 +12,6 @@ from fixtures.guest.readers import Asker
 from fixtures.guest.topology import Router
 from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL
 from fixtures.guest.wait import wait_for
-
-TUNSETLINK = 0x400454CD  # include/uapi/linux/if_tun.h
-ARPHRD_FDDI, ARPHRD_NONE = 774, 0xFFFE  # include/uapi/linux/if_arp.h
 
 versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 
@@ -65,33 +58,19 @@ def test_mac_addresses_are_those_of_a_neighbour_that_is_valid(
     assert uapi.mac(back.h_dest) == own_router.client.mac
 
 
-def _change_kind(wire: tun.Tun, kind: int, namespace: str) -> None:
-    """Give a device another link layer, by number; what it sends stays the same."""
-    netlink.transact(netlink.NETLINK_ROUTE, [links.down(wire.index)], namespace)
-    fcntl.ioctl(wire.fd, TUNSETLINK, kind)
-    netlink.transact(netlink.NETLINK_ROUTE, [links.up(wire.index)], namespace)
-
-
-def _stations(wire: tun.Tun, namespace: str) -> list[str]:
-    """The addresses of a device's IPv4 neighbours."""
-    request = netlink.message(ndmsg, RTM_GETNEIGH, family=socket.AF_INET)
-    found = netlink.dump(netlink.NETLINK_ROUTE, request, namespace)
-    return [netlink.attributes(m)["NDA_LLADDR"] for m in found if m["ifindex"] == wire.index]
-
-
 @pytest.mark.clause("FM-3")
-@pytest.mark.parametrize("kind", [ARPHRD_NONE, ARPHRD_FDDI], ids=["no-addresses", "fddi"])
+@pytest.mark.parametrize("kind", [tun.ARPHRD_NONE, tun.ARPHRD_FDDI], ids=["no-addresses", "fddi"])
 def test_device_without_ethernet_has_no_mac_addresses(
     own_router: Router, own_flowmap: int, cleanup: ExitStack, kind: int
 ) -> None:
     """Addresses of FDDI are as long as Ethernet's, but what they are written into is not."""
     wire = tun.beside(own_router, cleanup)
-    if kind == ARPHRD_FDDI:
+    if kind == tun.ARPHRD_FDDI:
         station = "00:00:f8:12:34:56"
-        _change_kind(wire, kind, own_router.namespace)
+        tun.change_kind(own_router, wire, kind)
         known = links.neighbour(wire.index, wire.address, station)
         netlink.transact(netlink.NETLINK_ROUTE, [known], own_router.namespace)
-        assert _stations(wire, own_router.namespace) == [station]
+        assert links.stations(wire.index, own_router.namespace) == [station]
     tun.offload(own_router)
     talk = tun.Talk(own_router, wire, cleanup)
 
