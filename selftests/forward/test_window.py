@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """TCP's windows and flags: the program drops what conntrack holds to be invalid."""
 
+import fcntl
+import socket
+import struct
+import termios
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +17,7 @@ from fixtures.guest.plugin import Connect
 from fixtures.guest.topology import Plan, Router
 from fixtures.guest.traffic import TCP_PROTOCOL, Connection, send_frames
 from fixtures.guest.transfer import Transfer
+from fixtures.guest.wait import wait_for
 
 _MARK = b"a segment by hand"
 _FAR = 1 << 30
@@ -68,10 +73,24 @@ def _name(change: Change) -> str:
     return change.__name__.lstrip("_")
 
 
+def _unacknowledged(side: socket.socket) -> int:
+    """How many octets of what a side has sent the other has not acknowledged: tcp(7), SIOCOUTQ."""
+    (octets,) = struct.unpack("i", fcntl.ioctl(side, termios.TIOCOUTQ, bytes(4)))
+    return int(octets)
+
+
 def _segment(router: Router, talk: Connection, change: Change) -> bytes:
-    """A segment that the client has just sent, changed, as it would put it on the wire."""
+    """A segment that the client has just sent, changed, as it would put it on the wire.
+
+    Whatever the exchange brought about has crossed the router: the client may delay its last
+    acknowledgment by 40 ms and more, and that must not be counted with what is sent next.
+    """
     with outgoing.frames(router.client.namespace) as sent:
         talk.exchange(_MARK)
+        wait_for(
+            "both sides to have acknowledged all",
+            lambda: not _unacknowledged(talk.client) and not _unacknowledged(talk.server),
+        )
         packet = Ether(sent(router.client.device, _MARK)[-1])
     change(packet[TCP])
     del packet[TCP].chksum
