@@ -7,34 +7,17 @@ from pathlib import Path
 import pytest
 
 from fixtures.host.coverage import cli
-from fixtures.host.paths import ROOT
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Arguments of each pytest that would have been run; it fails."""
-    calls: list[list[str]] = []
+def test_command_on_record_repeats_the_run_in_any_clone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls: list[tuple[list[str], str]] = []
 
     def run(args: list[str], *, env: dict[str, str], **_: object) -> object:
-        assert env["PYTEST_ADDOPTS"].split()[-1] == "--seed=7"
-        assert "testpaths=selftests" in env["PYTEST_ADDOPTS"]
-        calls.append(args)
+        calls.append((args[3:], env["FLOWMAP_REPORT"]))
         return subprocess.CompletedProcess(args, returncode=5)
 
-    monkeypatch.setenv("PYTEST_ADDOPTS", "--seed=7")
     monkeypatch.setattr(subprocess, "run", run)
-    return calls
-
-
-def test_command_on_record_repeats_the_run_in_any_clone(asked: list[list[str]]) -> None:
-    assert cli._run(ROOT / "build/coverage", ["-k", "udp"]) == 5
-    (args,) = asked
-    assert args[3:] == ["--vmconfig=coverage", "--report=build/coverage", "-k", "udp"]
-
-
-def test_report_outside_of_the_clone_goes_where_it_was_asked_for(
-    asked: list[list[str]], tmp_path: Path
-) -> None:
-    cli._run(tmp_path, [])
-    (args,) = asked
-    assert f"--report={tmp_path}" in args
+    assert cli._run(tmp_path, ["-k", "udp"]) == 5
+    assert calls == [(["--vmconfig=coverage", "-k", "udp"], str(tmp_path))]
