@@ -11,7 +11,7 @@
 
 #include "flowmap.h"
 #include "kfunc.h"
-#include "packet.h"
+#include "packet_parse.h"
 
 SEC("xdp")
 int by_kfunc(struct xdp_md *ctx)

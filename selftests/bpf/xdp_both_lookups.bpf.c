@@ -12,7 +12,7 @@
 #include "counters.h"
 #include "flowmap.h"
 #include "kfunc.h"
-#include "packet.h"
+#include "packet_parse.h"
 
 enum counter { BOTH, NEITHER, ONLY_MAP, ONLY_KFUNC, FAILED };
 

@@ -10,15 +10,15 @@
 
 #include "counters.h"
 #include "flowmap.h"
-#include "packet.h"
-#include "rewrite.h"
-#include "unseen.h"
-#include "window.h"
+#include "packet_parse.h"
+#include "nat_rewrite.h"
+#include "tcp_untracked.h"
+#include "tcp_window.h"
 
 #define XMIT_NEIGH 1
 #define XMIT_DIRECT 3
 
-/* What became of a packet; in the order of fixtures/guest/forwarder.py. */
+/* What became of a packet; in the order of fixtures/guest/traffic/xdp_forwarder.py. */
 enum fate {
 	FORWARDED,
 	NOT_TCP_OR_UDP,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Look every packet's tuple up in a flow map, count what came of it, and let it pass.  What
- * packet.h cannot parse counts as unparsed.
+ * packet_parse.h cannot parse counts as unparsed.
  */
 #include "vmlinux.h"
 
@@ -10,7 +10,7 @@
 
 #include "counters.h"
 #include "flowmap.h"
-#include "packet.h"
+#include "packet_parse.h"
 
 enum counter { HIT_ORIGINAL, HIT_REPLY, MISS, UNPARSED, ALIASED };
 

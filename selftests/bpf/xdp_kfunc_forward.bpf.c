@@ -13,8 +13,8 @@
 #include "counters.h"
 #include "flowmap.h"
 #include "kfunc.h"
-#include "packet.h"
-#include "rewrite.h"
+#include "packet_parse.h"
+#include "nat_rewrite.h"
 
 enum counter { FORWARDED };
 

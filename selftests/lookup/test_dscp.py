@@ -6,11 +6,13 @@ from scapy.layers.inet import IP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
-from fixtures.guest import bpf_programs, outgoing, uapi
-from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest.plugin import Connect, Load
-from fixtures.guest.topology import Port, Router
-from fixtures.guest.traffic import UDP_PROTOCOL, Connection, frame
+from fixtures.flowmap import uapi
+from fixtures.guest.bpf import map_syscalls as bpf
+from fixtures.guest.bpf import prog_syscalls
+from fixtures.guest.pytest_plugin.fixtures import Connect, Load
+from fixtures.guest.topology.client_router_server import Port, Router
+from fixtures.guest.traffic import tx_capture
+from fixtures.guest.traffic.connections import UDP_PROTOCOL, Connection, frame
 
 # RFC 2474, 2597, 3246; the last two octets have ECN bits (RFC 3168), too.
 MARKS = {"CS1": (8, 0), "EF": (46, 0), "AF41 with ECT(0)": (34, 2), "CS7 with CE": (56, 3)}
@@ -54,16 +56,16 @@ def test_packets_of_any_dscp_are_one_flow(
     for asked, (name, (dscp, ecn)) in enumerate(MARKS.items(), start=1):
         octet = dscp << 2 | ecn
         talk.mark(dscp, ecn)
-        with outgoing.frames(router.namespace) as sent:
-            talk.exchange(outgoing.PAYLOAD)
+        with tx_capture.frames(router.namespace) as sent:
+            talk.exchange(tx_capture.PAYLOAD)
             for device in (router.outside, router.inside):
-                assert [_octet(data) for data in sent(device.device, outgoing.PAYLOAD)] == [
+                assert [_octet(data) for data in sent(device.device, tx_capture.PAYLOAD)] == [
                     octet
                 ], name
         assert [_value(flowmap, key) for key in flow.keys] == told, name
         packet = _marked(router.client, router.inside, talk, octet)
         run = program.program_fd("xdp_flow_lookup")
-        bpf_programs.run_xdp(run, packet, router.inside.index, router.namespace)
+        prog_syscalls.run_xdp(run, packet, router.inside.index, router.namespace)
         assert (program.counter(HIT_ORIGINAL), program.counter(MISS)) == (asked, 0), name
     entry = talk.entry()
     assert entry is not None

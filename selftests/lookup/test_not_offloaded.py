@@ -10,12 +10,13 @@ from scapy.layers.l2 import GRE, Ether
 from scapy.layers.sctp import SCTP, SCTPChunkInit, SCTPChunkInitAck
 from scapy.packet import Packet
 
-from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import conntrack, nftables, outgoing
-from fixtures.guest.plugin import Connect
-from fixtures.guest.topology import Port, Router
-from fixtures.guest.traffic import TCP_PROTOCOL, send_frames
-from fixtures.guest.wait import wait_for
+from fixtures.guest.bpf import map_syscalls as bpf
+from fixtures.guest.core.polling import wait_for
+from fixtures.guest.net import conntrack, nftables
+from fixtures.guest.pytest_plugin.fixtures import Connect
+from fixtures.guest.topology.client_router_server import Port, Router
+from fixtures.guest.traffic import tx_capture
+from fixtures.guest.traffic.connections import TCP_PROTOCOL, send_frames
 
 _ROUNDS = 4
 
@@ -63,7 +64,7 @@ def test_connection_that_no_table_takes_is_not_found(
     there = _packet(client, inside, server, talk.there, talk)
     ends = [socket.inet_aton(port.addresses[4]) for port in (client, server)]
     forth, reverse = b"".join(ends), b"".join(reversed(ends))  # as in an IP header
-    with outgoing.frames(own_router.namespace) as sent:
+    with tx_capture.frames(own_router.namespace) as sent:
         for done in range(1, _ROUNDS + 1):
             send_frames(client, [there])
             wait_for("the packet to leave", lambda: len(sent(outside.device, forth)) >= done)  # noqa: B023

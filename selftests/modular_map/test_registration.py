@@ -7,41 +7,43 @@ from contextlib import ExitStack
 
 import pytest
 
-from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import modules, process, race, testmap
-from fixtures.guest.plugin import require_own_module
-from fixtures.guest.refusal import errno_of, refused
-from fixtures.guest.wait import scale, wait_for
+from fixtures.guest.bpf import map_syscalls as bpf
+from fixtures.guest.core import child_process
+from fixtures.guest.core.expect_errno import errno_of, refused
+from fixtures.guest.core.polling import scale, wait_for
+from fixtures.guest.kernel import dummy_map_module, modules
+from fixtures.guest.pytest_plugin.fixtures import require_own_module
+from fixtures.guest.race import python_race
 
 BUILT_IN = (0, 1, 2, 28, 35)  # unspec, hash, array, the struct_ops and the last built-in type
 SANITIZERS = 10
 """Deadline scale from which on a kernel is one with sanitizers."""
 MODULE_BYTES = 16384
 """Less than what a loaded module takes: text, data and their read-only copies."""
-BOTH = (testmap.FIRST, testmap.SECOND)
+BOTH = (dummy_map_module.FIRST, dummy_map_module.SECOND)
 OUT_OF_RANGE = (37, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
 
 
 @pytest.fixture(autouse=True)
 def _only_ours(without_module: None, cleanup: ExitStack) -> None:  # noqa: ARG001
     """The slot is free, and stays so until the test takes it."""
-    require_own_module(testmap.FIRST)
+    require_own_module(dummy_map_module.FIRST)
     modules.probe(modules.FLOWTABLE)
     cleanup.enter_context(modules.autoload_disabled())
 
 
-def _unload_at_the_end(cleanup: ExitStack, name: str = testmap.FIRST) -> None:
+def _unload_at_the_end(cleanup: ExitStack, name: str = dummy_map_module.FIRST) -> None:
     def unload() -> None:
         if modules.loaded(name):
             # Maps are freed in a work queue, some time after their last descriptor.
-            wait_for("the maps to be freed", lambda: testmap.free([name]))
+            wait_for("the maps to be freed", lambda: dummy_map_module.free([name]))
             modules.unload(name)
 
     cleanup.callback(unload)
 
 
-def _load(cleanup: ExitStack, name: str = testmap.FIRST, **parameters: object) -> None:
-    testmap.load(name, **parameters)
+def _load(cleanup: ExitStack, name: str = dummy_map_module.FIRST, **parameters: object) -> None:
+    dummy_map_module.load(name, **parameters)
     _unload_at_the_end(cleanup, name)
 
 
@@ -49,22 +51,22 @@ def _load(cleanup: ExitStack, name: str = testmap.FIRST, **parameters: object) -
 @pytest.mark.clause("MM-1")
 def test_module_brings_a_type_that_works_like_any_other(cleanup: ExitStack) -> None:
     _load(cleanup)
-    with bpf.closing(testmap.create(max_entries=3)) as fd:
-        assert [testmap.lookup(fd, index) for index in range(3)] == [0, 0, 0]
+    with bpf.closing(dummy_map_module.create(max_entries=3)) as fd:
+        assert [dummy_map_module.lookup(fd, index) for index in range(3)] == [0, 0, 0]
         with refused(errno.ENOENT):
-            testmap.lookup(fd, 3)
+            dummy_map_module.lookup(fd, 3)
         assert bpf.map_info(fd).max_entries == 3
         with refused(errno.EWOULDBLOCK):
-            modules.unload(testmap.FIRST)
+            modules.unload(dummy_map_module.FIRST)
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-2", "V0-1")
-@pytest.mark.parametrize("callback", [*testmap.CALLBACKS, "owner", "ops"])
+@pytest.mark.parametrize("callback", [*dummy_map_module.CALLBACKS, "owner", "ops"])
 def test_operations_without_what_the_core_needs_are_refused(callback: str) -> None:
     with refused(errno.EINVAL):
-        testmap.load(lacks=callback)
-    assert not modules.loaded(testmap.FIRST)
+        dummy_map_module.load(lacks=callback)
+    assert not modules.loaded(dummy_map_module.FIRST)
 
 
 @pytest.mark.shared_vm
@@ -74,7 +76,7 @@ def test_operations_without_what_the_core_needs_are_refused(callback: str) -> No
 )
 def test_half_of_a_pair_of_callbacks_is_refused(callback: str) -> None:
     with refused(errno.EINVAL):
-        testmap.load(alone=callback)
+        dummy_map_module.load(alone=callback)
 
 
 @pytest.mark.shared_vm
@@ -82,7 +84,7 @@ def test_half_of_a_pair_of_callbacks_is_refused(callback: str) -> None:
 @pytest.mark.parametrize("pair", ["for_each", "mmap"])
 def test_both_of_a_pair_of_callbacks_are_taken(pair: str, cleanup: ExitStack) -> None:
     _load(cleanup, pair=pair)
-    os.close(testmap.create())
+    os.close(dummy_map_module.create())
 
 
 @pytest.mark.shared_vm
@@ -90,7 +92,7 @@ def test_both_of_a_pair_of_callbacks_are_taken(pair: str, cleanup: ExitStack) ->
 @pytest.mark.parametrize("callback", ["map_alloc_check", "map_meta_equal"])
 def test_what_the_core_looks_for_may_be_absent(callback: str, cleanup: ExitStack) -> None:
     _load(cleanup, lacks=callback)
-    os.close(testmap.create())
+    os.close(dummy_map_module.create())
 
 
 @pytest.mark.shared_vm
@@ -98,39 +100,39 @@ def test_what_the_core_looks_for_may_be_absent(callback: str, cleanup: ExitStack
 @pytest.mark.parametrize("kind", [*BUILT_IN, *OUT_OF_RANGE])
 def test_type_that_is_not_reserved_for_modules_is_refused(kind: int) -> None:
     with refused(errno.EINVAL):
-        testmap.load(type=kind)
+        dummy_map_module.load(type=kind)
     # To unregister it, too, does nothing.
     with refused(errno.EINVAL):
-        testmap.load(type=kind, untidy=True)
+        dummy_map_module.load(type=kind, untidy=True)
 
 
 @pytest.mark.clause("MM-2")
 def test_slot_that_is_taken_is_refused_and_its_owner_goes_on(cleanup: ExitStack) -> None:
     _load(cleanup)
-    with bpf.closing(testmap.create()) as fd:
+    with bpf.closing(dummy_map_module.create()) as fd:
         with refused(errno.EBUSY):
-            testmap.load(testmap.SECOND)
+            dummy_map_module.load(dummy_map_module.SECOND)
         with refused(errno.EBUSY):
             modules.load(modules.FLOWMAP)
-        assert testmap.lookup(fd, 0) == 0
-    os.close(testmap.create())
+        assert dummy_map_module.lookup(fd, 0) == 0
+    os.close(dummy_map_module.create())
 
 
 @pytest.mark.clause("MM-2")
 def test_module_that_was_refused_takes_nothing_away_by_unregistering(cleanup: ExitStack) -> None:
     _load(cleanup)
     with refused(errno.EBUSY):
-        testmap.load(testmap.SECOND, untidy=True)
-    os.close(testmap.create())
+        dummy_map_module.load(dummy_map_module.SECOND, untidy=True)
+    os.close(dummy_map_module.create())
 
 
 @pytest.mark.clause("MM-2", "V0-9")
 def test_flow_map_module_does_not_load_into_a_slot_that_is_taken(cleanup: ExitStack) -> None:
-    testmap.load()
+    dummy_map_module.load()
     with refused(errno.EBUSY):
         modules.load(modules.FLOWMAP)
     assert not modules.loaded(modules.FLOWMAP)
-    modules.unload(testmap.FIRST)
+    modules.unload(dummy_map_module.FIRST)
 
     modules.load(modules.FLOWMAP)
     cleanup.callback(modules.unload, modules.FLOWMAP)
@@ -140,18 +142,18 @@ def test_flow_map_module_does_not_load_into_a_slot_that_is_taken(cleanup: ExitSt
 @pytest.mark.clause("MM-2")
 @pytest.mark.deadline(60)
 def test_of_two_registrations_at_once_one_wins() -> None:
-    def loader(name: str) -> race.Actor:
+    def loader(name: str) -> python_race.Actor:
         path = modules.file_of(name)
         return lambda _: modules.load_file(path)
 
     rounds, met = 20, 0
     for _ in range(rounds):
-        report = race.run({name: loader(name) for name in BOTH}, rounds=1)
+        report = python_race.run({name: loader(name) for name in BOTH}, rounds=1)
         met += report.overlaps
         answers = {name: report.calls[name][0].errno for name in BOTH}
         assert sorted(answers.values()) == [0, errno.EBUSY], answers
-        os.close(testmap.create())
-        wait_for("the map to be freed", lambda: testmap.free(BOTH))
+        os.close(dummy_map_module.create())
+        wait_for("the map to be freed", lambda: dummy_map_module.free(BOTH))
         modules.unload(next(name for name in BOTH if answers[name] == 0))
     assert met >= rounds // 4, f"the two met in {met} of {rounds} rounds only"
 
@@ -159,48 +161,48 @@ def test_of_two_registrations_at_once_one_wins() -> None:
 @pytest.mark.clause("MM-2", "MM-3")
 def test_init_that_fails_after_registering_leaves_the_slot_free(cleanup: ExitStack) -> None:
     with refused(errno.ENODEV):
-        testmap.load(fail=True)
+        dummy_map_module.load(fail=True)
     with refused(errno.EINVAL):
-        testmap.create()
-    _load(cleanup, testmap.SECOND)
-    os.close(testmap.create())
+        dummy_map_module.create()
+    _load(cleanup, dummy_map_module.SECOND)
+    os.close(dummy_map_module.create())
 
 
 @pytest.mark.clause("MM-3", "MM-7")
 @pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails"])
 def test_type_of_a_module_in_its_init_counts_as_absent(fails: bool, cleanup: ExitStack) -> None:
     def load() -> None:
-        testmap.load(linger=1000, fail=fails)
+        dummy_map_module.load(linger=1000, fail=fails)
 
-    loading = process.Child(load)
-    wait_for("the module's init to run", lambda: modules.coming(testmap.FIRST))
-    while modules.coming(testmap.FIRST):
+    loading = child_process.Child(load)
+    wait_for("the module's init to run", lambda: modules.coming(dummy_map_module.FIRST))
+    while modules.coming(dummy_map_module.FIRST):
         # The look afterwards is what makes the answer belong to the init.
-        answer = errno_of(testmap.create)
-        if modules.coming(testmap.FIRST):
+        answer = errno_of(dummy_map_module.create)
+        if modules.coming(dummy_map_module.FIRST):
             assert answer == errno.EINVAL
     if fails:
-        with pytest.raises(process.ChildFailed, match="No such device"):
+        with pytest.raises(child_process.ChildFailed, match="No such device"):
             loading.join()
-        assert errno_of(testmap.create) == errno.EINVAL
+        assert errno_of(dummy_map_module.create) == errno.EINVAL
     else:
         loading.join()
         _unload_at_the_end(cleanup)
-        assert errno_of(testmap.create) == 0
+        assert errno_of(dummy_map_module.create) == 0
 
 
 @pytest.mark.clause("MM-4")
 def test_map_pins_its_module_until_it_is_freed(cleanup: ExitStack) -> None:
     _load(cleanup, free_ms=1000)
-    fd = testmap.create()
+    fd = dummy_map_module.create()
     os.close(fd)
     # The last reference is gone, and the free sleeps in a work queue.
-    assert testmap.maps() == 1
+    assert dummy_map_module.maps() == 1
     with refused(errno.EWOULDBLOCK):
-        modules.unload(testmap.FIRST)
-    wait_for("the map to be freed", lambda: testmap.maps() == 0)
-    modules.await_unreferenced(testmap.FIRST)
-    modules.unload(testmap.FIRST)
+        modules.unload(dummy_map_module.FIRST)
+    wait_for("the map to be freed", lambda: dummy_map_module.maps() == 0)
+    modules.await_unreferenced(dummy_map_module.FIRST)
+    modules.unload(dummy_map_module.FIRST)
 
 
 @pytest.mark.shared_vm
@@ -212,11 +214,11 @@ def test_failed_allocation_is_passed_on_and_leaves_no_reference(
     _load(cleanup, alloc_error=-number)
     for _ in range(3):
         with refused(number):
-            testmap.create()
-    assert modules.references(testmap.FIRST) == 0
+            dummy_map_module.create()
+    assert modules.references(dummy_map_module.FIRST) == 0
 
-    testmap.set_parameter("alloc_error", 0)
-    os.close(testmap.create())
+    dummy_map_module.set_parameter("alloc_error", 0)
+    os.close(dummy_map_module.create())
 
 
 @pytest.mark.shared_vm
@@ -231,9 +233,9 @@ def test_attributes_that_the_core_refuses_leave_no_reference(cleanup: ExitStack)
         (errno.EINVAL, {"max_entries": 1025}),
     ):
         with refused(number):
-            testmap.create(**fields)
-    assert modules.references(testmap.FIRST) == 0
-    assert testmap.maps() == 0
+            dummy_map_module.create(**fields)
+    assert modules.references(dummy_map_module.FIRST) == 0
+    assert dummy_map_module.maps() == 0
 
 
 @pytest.mark.clause("MM-6")
@@ -241,14 +243,14 @@ def test_attributes_that_the_core_refuses_leave_no_reference(cleanup: ExitStack)
 def test_thousand_loads_and_unloads_leave_nothing() -> None:
     # As many as the contract says where a cycle takes milliseconds, fewer under sanitizers.
     cycles = 1000 if scale() < SANITIZERS else 100
-    path = modules.file_of(testmap.FIRST)
+    path = modules.file_of(dummy_map_module.FIRST)
     before = modules.memory_in_use()
     for cycle in range(cycles):
         modules.load_file(path)
         if cycle % 10 == 0:  # freeing a map takes a grace period, longer than all else
-            os.close(testmap.create())
-            wait_for("the map to be freed", lambda: testmap.free([testmap.FIRST]))
-        modules.unload(testmap.FIRST)
+            os.close(dummy_map_module.create())
+            wait_for("the map to be freed", lambda: dummy_map_module.free([dummy_map_module.FIRST]))
+        modules.unload(dummy_map_module.FIRST)
     # Module text is freed in a work queue; a leak would be of one module a cycle.
     wait_for(
         "the modules' memory to be given back",

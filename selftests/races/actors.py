@@ -11,26 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from fixtures.guest import (
-    bpf_programs,
-    conntrack,
-    faults,
-    flowtable,
-    links,
-    modules,
-    netlink,
-    netns,
-    nftables,
-    race,
-    topology,
-    traffic,
-    wait,
-)
-from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest.libbpf import Object
-from fixtures.guest.netlink import NetlinkError
-from fixtures.guest.topology import Router
-from fixtures.guest.traffic import TCP_PROTOCOL, Connection, Flow, frame
+from fixtures.guest.bpf import map_syscalls as bpf
+from fixtures.guest.bpf import prog_syscalls
+from fixtures.guest.bpf.libbpf import Object
+from fixtures.guest.core import polling
+from fixtures.guest.kernel import fault_injection, modules
+from fixtures.guest.net import conntrack, flowtable, netlink, netns, nftables, rtnetlink
+from fixtures.guest.net.netlink import NetlinkError
+from fixtures.guest.race import python_race
+from fixtures.guest.topology import client_router_server
+from fixtures.guest.topology.client_router_server import Router
+from fixtures.guest.traffic import connections
+from fixtures.guest.traffic.connections import TCP_PROTOCOL, Connection, Flow, frame
 
 PROGRAM = "xdp_flow_lookup"
 
@@ -61,14 +53,14 @@ class Stage:
     @property
     def rules(self) -> str:
         """The router's, as a text that puts them in the place of what is there."""
-        return _FRESH + topology.ruleset(self.router.plan)
+        return _FRESH + client_router_server.ruleset(self.router.plan)
 
 
-Make = Callable[[Stage, int], race.Actor]
+Make = Callable[[Stage, int], python_race.Actor]
 """Makes an actor of a stage; the number tells what of it is its own."""
 
 
-def _flow_add(stage: Stage, place: int) -> race.Actor:
+def _flow_add(stage: Stage, place: int) -> python_race.Actor:
     """The second packet each way has a flow added, and that mirrored."""
     talk = stage.talks[place]
 
@@ -85,13 +77,13 @@ def _flow_add(stage: Stage, place: int) -> race.Actor:
     return act
 
 
-def _teardown(stage: Stage, place: int) -> race.Actor:
+def _teardown(stage: Stage, place: int) -> python_race.Actor:
     """A TCP connection that ends by RST while its flow is served."""
 
     def act(_: int) -> None:
         with ExitStack() as own:
             port = 7100 + place
-            talk = traffic.connect(stage.router, TCP_PROTOCOL, 4, own, server_port=port)
+            talk = connections.connect(stage.router, TCP_PROTOCOL, 4, own, server_port=port)
             talk.exchange()
             talk.exchange()
             talk.reset()
@@ -99,7 +91,7 @@ def _teardown(stage: Stage, place: int) -> race.Actor:
     return act
 
 
-def _expiry(stage: Stage, place: int) -> race.Actor:
+def _expiry(stage: Stage, place: int) -> python_race.Actor:
     """A flow that expires at once, and garbage collection, which a device that goes asks for."""
     talk = stage.talks[place]
 
@@ -116,15 +108,15 @@ def _expiry(stage: Stage, place: int) -> race.Actor:
 @contextmanager
 def _dummy(name: str, index: int, namespace: str) -> Iterator[None]:
     """A device for the length of a block."""
-    begin = [links.dummy(name, index), links.up(index)]
+    begin = [rtnetlink.dummy(name, index), rtnetlink.up(index)]
     netlink.transact(netlink.NETLINK_ROUTE, begin, namespace)
     try:
         yield
     finally:
-        netlink.transact(netlink.NETLINK_ROUTE, [links.delete(index)], namespace)
+        netlink.transact(netlink.NETLINK_ROUTE, [rtnetlink.delete(index)], namespace)
 
 
-def _flush(stage: Stage, _place: int) -> race.Actor:
+def _flush(stage: Stage, _place: int) -> python_race.Actor:
     def act(_: int) -> None:
         for _attempt in range(4):
             conntrack.flush(stage.namespace)
@@ -132,7 +124,7 @@ def _flush(stage: Stage, _place: int) -> race.Actor:
     return act
 
 
-def _source_delete(stage: Stage, _place: int) -> race.Actor:
+def _source_delete(stage: Stage, _place: int) -> python_race.Actor:
     """The source table goes, and a new one comes in the same transaction."""
     rules = stage.rules
 
@@ -158,10 +150,10 @@ def _commit(text: str, namespace: str) -> None:
             return False
         return True
 
-    wait.wait_for("a transaction that nobody comes between", committed)
+    polling.wait_for("a transaction that nobody comes between", committed)
 
 
-def _snoop(stage: Stage, place: int) -> race.Actor:
+def _snoop(stage: Stage, place: int) -> python_race.Actor:
     name = f"spy{place}"
 
     def act(_: int) -> None:
@@ -172,7 +164,7 @@ def _snoop(stage: Stage, place: int) -> race.Actor:
     return act
 
 
-def _map(stage: Stage, _place: int) -> race.Actor:
+def _map(stage: Stage, _place: int) -> python_race.Actor:
     def act(_: int) -> None:
         for _attempt in range(3):
             with bpf.flowmap(stage.namespace):
@@ -181,7 +173,7 @@ def _map(stage: Stage, _place: int) -> race.Actor:
     return act
 
 
-def _program_lookup(stage: Stage, place: int) -> race.Actor:
+def _program_lookup(stage: Stage, place: int) -> python_race.Actor:
     talk = stage.talks[place]
     packet = frame(stage.router.client, stage.router.inside, talk.tuple)
     assert stage.program is not None
@@ -189,12 +181,12 @@ def _program_lookup(stage: Stage, place: int) -> race.Actor:
 
     def act(_: int) -> None:
         with netns.entered(stage.namespace):
-            bpf_programs.run_on_packet(program, packet, repeat=500)
+            prog_syscalls.run_on_packet(program, packet, repeat=500)
 
     return act
 
 
-def _lookup(stage: Stage, _place: int) -> race.Actor:
+def _lookup(stage: Stage, _place: int) -> python_race.Actor:
     """A value must belong to its key."""
 
     def act(_: int) -> None:
@@ -207,7 +199,7 @@ def _lookup(stage: Stage, _place: int) -> race.Actor:
     return act
 
 
-def _walk(stage: Stage, _place: int) -> race.Actor:
+def _walk(stage: Stage, _place: int) -> python_race.Actor:
     """However many flows come meanwhile, a walk ends."""
 
     def act(_: int) -> None:
@@ -218,21 +210,25 @@ def _walk(stage: Stage, _place: int) -> race.Actor:
     return act
 
 
-def _device(stage: Stage, place: int) -> race.Actor:
+def _device(stage: Stage, place: int) -> python_race.Actor:
     """A device of the source table is unregistered."""
     name = f"gone{place}"
 
     def act(_: int) -> None:
         with _dummy(name, _INDEX + place, stage.namespace):
             listed = flowtable.new_flowtable(
-                flowtable.INET, topology.TABLE, topology.FLOWTABLE, devices=[name], exclusive=False
+                flowtable.INET,
+                client_router_server.TABLE,
+                client_router_server.FLOWTABLE,
+                devices=[name],
+                exclusive=False,
             )
             flowtable.commit([listed], stage.namespace)
 
     return act
 
 
-def _namespace_exit(_stage: Stage, place: int) -> race.Actor:
+def _namespace_exit(_stage: Stage, place: int) -> python_race.Actor:
     """Another namespace ends with a snoop table in it and a map that outlives it."""
     name = f"leaving{place}"
 
@@ -249,7 +245,7 @@ def _namespace_exit(_stage: Stage, place: int) -> race.Actor:
     return act
 
 
-def _unload(_stage: Stage, _place: int) -> race.Actor:
+def _unload(_stage: Stage, _place: int) -> python_race.Actor:
     """Unload the flow map's module where it can be; leave it loaded."""
 
     def act(_: int) -> None:
@@ -259,7 +255,7 @@ def _unload(_stage: Stage, _place: int) -> race.Actor:
     return act
 
 
-def _unload_offload(stage: Stage, _place: int) -> race.Actor:
+def _unload_offload(stage: Stage, _place: int) -> python_race.Actor:
     """Unload the module of nf_tables' flow statement; leave it loaded, and the rules in place."""
     rules = stage.rules
 
@@ -274,7 +270,7 @@ def _unload_offload(stage: Stage, _place: int) -> race.Actor:
     return act
 
 
-def _failure(stage: Stage, _place: int) -> race.Actor:
+def _failure(stage: Stage, _place: int) -> python_race.Actor:
     """A map's creation, with another one of its allocations failing in each round."""
 
     def create() -> None:
@@ -286,7 +282,7 @@ def _failure(stage: Stage, _place: int) -> race.Actor:
         # that is not there is ENOENT (proc_pident_instantiate() in fs/proc/base.c).
         with netns.entered(stage.namespace):
             for nth in range(4 * number + 1, 4 * number + 5):
-                assert faults.attempt(create, nth).errno in (0, errno.ENOMEM, errno.EINVAL)
+                assert fault_injection.attempt(create, nth).errno in (0, errno.ENOMEM, errno.EINVAL)
 
     return act
 
@@ -340,7 +336,7 @@ def answers(name: str, others: Iterable[str]) -> set[str]:
 
 ELSEWHERE: dict[tuple[str, str], str] = dict.fromkeys(
     (("program_lookup", "unload"), ("lookup", "unload"), ("walk", "unload")),
-    "who reads has a map, and that has the module: selftests/races/test_module.py",
+    "who reads has a map, and that has the module: selftests/races/test_module_unload.py",
 )
 """Pairs that cannot meet as these actors do, and why, or where they do meet."""
 

@@ -3,13 +3,14 @@
 
 import pytest
 
-from fixtures.guest import act_ct, conntrack, tc
-from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest.act_ct import CS1, OTHER_ZONE, ZONE
-from fixtures.guest.plugin import Connect, Flowmap, describe
-from fixtures.guest.topology import Plan, Router
-from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL
-from fixtures.guest.wait import wait_for
+from fixtures.guest.bpf import map_syscalls as bpf
+from fixtures.guest.core.polling import wait_for
+from fixtures.guest.net import conntrack, tc
+from fixtures.guest.pytest_plugin.fixtures import Connect, Flowmap, describe
+from fixtures.guest.topology.client_router_server import Plan, Router
+from fixtures.guest.traffic import act_ct
+from fixtures.guest.traffic.act_ct import CS1, OTHER_ZONE, ZONE
+from fixtures.guest.traffic.connections import TCP_PROTOCOL, UDP_PROTOCOL
 
 UNTRACKED = pytest.mark.parametrize(
     "own_router", [Plan(tables="none")], ids=describe, indirect=True

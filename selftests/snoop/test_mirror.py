@@ -5,12 +5,12 @@ from itertools import count
 
 import pytest
 
-from fixtures.guest import bpf_syscall as bpf
-from fixtures.guest import conntrack, flowtable
-from fixtures.guest.plugin import Connect, Flowmap, Namespaces, describe
-from fixtures.guest.topology import Plan, Router
-from fixtures.guest.traffic import TCP_PROTOCOL, UDP_PROTOCOL
-from fixtures.guest.wait import wait_for
+from fixtures.guest.bpf import map_syscalls as bpf
+from fixtures.guest.core.polling import wait_for
+from fixtures.guest.net import conntrack, flowtable
+from fixtures.guest.pytest_plugin.fixtures import Connect, Flowmap, Namespaces, describe
+from fixtures.guest.topology.client_router_server import Plan, Router
+from fixtures.guest.traffic.connections import TCP_PROTOCOL, UDP_PROTOCOL
 
 
 @pytest.mark.clause("SN-2", "SN-4")

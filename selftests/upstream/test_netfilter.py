@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from fixtures.guest import kselftest
+from fixtures.guest.runtime import kselftest_runner
 
 _MARGIN = 20  # seconds between a script's own deadline and the test's
 
@@ -59,7 +59,7 @@ SCRIPTS = (
     ],
 )
 def test_script(script: Script) -> None:
-    kselftest.run(
+    kselftest_runner.run(
         "net/netfilter",
         (f"./{script.name}", *script.arguments),
         script.seconds,

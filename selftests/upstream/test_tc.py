@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from fixtures.guest import kselftest, modules
+from fixtures.guest.kernel import modules
+from fixtures.guest.runtime import kselftest_runner
 
 _SECONDS = 100
 
@@ -18,7 +19,7 @@ _LOCAL = "EXTRA_NAMES = {names!r}\n"
 @pytest.mark.clause("UP-1")
 @pytest.mark.deadline(_SECONDS + 20)
 def test_action_ct() -> None:
-    folder = kselftest.FOLDER / "tc-testing"
+    folder = kselftest_runner.FOLDER / "tc-testing"
     if not (folder / "tdc.py").exists():
         pytest.skip("the tree has no tc-testing/tdc.py")
     names = {name.upper(): shutil.which(name) for name in ("tc", "ip", "ethtool")}
@@ -26,4 +27,4 @@ def test_action_ct() -> None:
     # Loaded because tdc.py adds a device of its kind, it makes two more that nobody removes.
     with contextlib.suppress(FileNotFoundError, FileExistsError):
         modules.load("ifb", "numifbs=0")
-    kselftest.run("tc-testing", (sys.executable, "./tdc.py", "-c", "ct"), _SECONDS)
+    kselftest_runner.run("tc-testing", (sys.executable, "./tdc.py", "-c", "ct"), _SECONDS)

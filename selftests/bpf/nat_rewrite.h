@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A packet made into what the router sends in its place: addresses, ports, TTL, checksums,
+ * stations and tags, all as a value says.
+ */
+#ifndef REWRITE_H
+#define REWRITE_H
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "flowmap.h"
+#include "packet_parse.h"
+
+#define TAG 4
+
+/* The parts of a packet that translation changes, as checksums see them. */
+struct tuple {
+	__be32 src[4];
+	__be32 dst[4];
+	__be16 src_port;
+	__be16 dst_port;
+};
+
+static __always_inline __u16 folded(__u64 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum;
+}
+
+/* RFC 1624: the checksum of a text of which a part has changed. */
+static __always_inline __u16 changed(__u16 check, void *from, void *to, __u32 size)
+{
+	return ~folded(bpf_csum_diff(from, size, to, size, (__u16)~check));
+}
+
+/* The packet's length by its own account; 0 where that is more than there is. */
+static __always_inline __u32 length(struct xdp_md *ctx, const struct place *at, __u8 family,
+				    __u8 *ttl)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 told;
+
+	if (family == AF_INET) {
+		struct iphdr *ip = data + at->l3;
+
+		if ((void *)(ip + 1) > end)
+			return 0;
+		told = bpf_ntohs(ip->tot_len);
+		*ttl = ip->ttl;
+	} else {
+		struct ipv6hdr *ip = data + at->l3;
+
+		if ((void *)(ip + 1) > end)
+			return 0;
+		told = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+		*ttl = ip->hop_limit;
+	}
+	return at->l3 + told > end - data ? 0 : told;
+}
+
+/* Addresses, ports, TTL and checksums; false where the packet is too short after all. */
+static __always_inline bool rewrite(struct xdp_md *ctx, const struct flow_key *key,
+				    const struct flow_value *value, const struct place *at)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct tuple from = {}, to = {};
+	__be16 *ports = data + at->l4;
+	__sum16 *check;
+
+	if (key->l4proto == IPPROTO_TCP)
+		check = data + at->l4 + offsetof(struct tcphdr, check);
+	else
+		check = data + at->l4 + offsetof(struct udphdr, check);
+	if ((void *)(ports + 2) > end || (void *)(check + 1) > end)
+		return false;
+
+	__builtin_memcpy(from.src, key->src, sizeof(from.src));
+	__builtin_memcpy(from.dst, key->dst, sizeof(from.dst));
+	from.src_port = key->src_port;
+	from.dst_port = key->dst_port;
+	__builtin_memcpy(to.src, value->src, sizeof(to.src));
+	__builtin_memcpy(to.dst, value->dst, sizeof(to.dst));
+	to.src_port = value->src_port;
+	to.dst_port = value->dst_port;
+
+	if (key->l3proto == AF_INET) {
+		struct iphdr *ip = data + at->l3, old;
+
+		if ((void *)(ip + 1) > end)
+			return false;
+		old = *ip;
+		ip->ttl--;
+		ip->saddr = to.src[0];
+		ip->daddr = to.dst[0];
+		ip->check = changed(old.check, &old, ip, sizeof(old));
+	} else {
+		struct ipv6hdr *ip = data + at->l3;
+
+		if ((void *)(ip + 1) > end)
+			return false;
+		ip->hop_limit--;
+		__builtin_memcpy(&ip->saddr, to.src, sizeof(to.src));
+		__builtin_memcpy(&ip->daddr, to.dst, sizeof(to.dst));
+	}
+
+	ports[0] = to.src_port;
+	ports[1] = to.dst_port;
+	/* A datagram without a checksum stays without; one whose checksum is zero says so. */
+	if (key->l4proto == IPPROTO_TCP)
+		*check = changed(*check, &from, &to, sizeof(from));
+	else if (*check)
+		*check = changed(*check, &from, &to, sizeof(from)) ?: 0xffff;
+	return true;
+}
+
+/* Ethernet and the tags that the packet leaves with, on a head of the right size. */
+static __always_inline bool dress(struct xdp_md *ctx, const struct flow_key *key,
+				  const struct flow_value *value, __u32 tags)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = data;
+	__be16 inner = bpf_htons(key->l3proto == AF_INET ? ETH_P_IP : ETH_P_IPV6);
+	__be16 *next = (void *)(eth + 1);
+
+	if ((void *)next > end)
+		return false;
+	__builtin_memcpy(eth->h_source, value->h_source, sizeof(eth->h_source));
+	__builtin_memcpy(eth->h_dest, value->h_dest, sizeof(eth->h_dest));
+	eth->h_proto = tags ? value->encap[0].proto : inner;
+	if (tags) {
+		if ((void *)(next + 2) > end)
+			return false;
+		next[0] = value->encap[0].id;
+		next[1] = tags > 1 ? value->encap[1].proto : inner;
+	}
+	if (tags > 1) {
+		if ((void *)(next + 4) > end)
+			return false;
+		next[2] = value->encap[1].id;
+		next[3] = inner;
+	}
+	return true;
+}
+
+#endif

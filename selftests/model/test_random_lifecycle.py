@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The whole life of flows, tables, maps, namespaces and the module, in random steps."""
+
+import pytest
+
+from fixtures.guest.runtime import hypothesis_support
+from selftests.model.lifecycle_machine import Life
+
+EXAMPLES, STEPS = 5, 20
+
+
+@pytest.mark.clause("SN-2", "SN-3", "SN-6", "SN-8", "SN-9", "FM-2", "FM-6", "FM-12", "MM-4", "MM-6")
+@pytest.mark.campaign
+@pytest.mark.deadline(120)
+@pytest.mark.usefixtures("flowtable_modules")
+def test_every_reader_sees_what_the_model_says() -> None:
+    hypothesis_support.explore_machine(Life, EXAMPLES, STEPS)

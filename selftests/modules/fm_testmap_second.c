@@ -1,3 +1,0 @@
-// SPDX-License-Identifier: GPL-2.0-only
-/* The same once more: two modules that want one slot. */
-#include "fm_testmap.c"

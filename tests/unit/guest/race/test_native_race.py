@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The native engine on this machine: what a plan says is what happens, and is what is told."""
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fixtures.guest.race import native_race, native_race_plan
+from fixtures.host.compile.race_engine import compile_engine
+
+ROUNDS = 50
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_engine(cache=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def _use_it(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOWMAP_ENGINE", str(program))
+
+
+def _thread(name: str, place: int = 0) -> native_race_plan.Thread:
+    cpus = sorted(os.sched_getaffinity(0))
+    if place >= len(cpus):
+        pytest.skip(f"{place + 1} threads need as many CPUs")
+    return native_race_plan.Thread(name, cpus[place])
+
+
+def test_outcomes_are_those_of_the_steps() -> None:
+    thread = _thread("one")
+    content = thread.buffer(b"as it is")
+    thread.expect(content, 3, b"it")
+    report = native_race.run([thread], ROUNDS)
+    assert report.outcomes("one") == {"ok": ROUNDS}
+
+    thread.expect(content, 0, b"otherwise")
+    with pytest.raises(AssertionError, match="expectation beyond its buffer"):
+        native_race.run([thread], ROUNDS)
+
+
+def test_first_failure_ends_the_round() -> None:
+    thread = _thread("one")
+    content = thread.buffer(b"as it is")
+    thread.expect(content, 0, b"is")
+    thread.close(native_race_plan.Register(0))  # would be EBADF
+    assert native_race.run([thread], ROUNDS).outcomes("one") == {"EILSEQ": ROUNDS}
+
+
+def test_forgiven_failure_jumps_over_what_depends_on_it() -> None:
+    thread = _thread("one")
+    content = thread.buffer(b"as it is")
+    thread.expect(content, 0, b"other", forgive=errno.EILSEQ, skip=1)
+    thread.expect(content, 0, b"is")
+    thread.times = 3
+    report = native_race.run([thread], ROUNDS)
+    assert report.outcomes("one") == {"ok": ROUNDS}
+    assert report.forgiven == {"one": 3 * ROUNDS}
+
+
+def test_threads_meet() -> None:
+    threads = [_thread("one"), _thread("other", 1)]
+    for thread in threads:
+        content = thread.buffer(bytes(64))
+        for _ in range(100):
+            thread.expect(content, 0, bytes(64))
+        thread.times = 50
+    report = native_race.run(threads, ROUNDS, jitter=0)
+    assert report.rounds == ROUNDS
+    assert report.overlaps > 0
+    assert all(call.begin <= call.end for calls in report.calls.values() for call in calls)
+
+
+def test_same_seed_repeats_the_plan() -> None:
+    threads = [_thread("one"), _thread("other", 1)]
+    first, again, another = (native_race.run(threads, ROUNDS, seed=seed) for seed in (7, 7, 8))
+    assert first.seed == again.seed == 7
+    assert first.jitters == again.jitters
+    assert first.jitters != another.jitters
+    assert first.jitters["one"] != first.jitters["other"]
+    assert len(set(first.jitters["one"])) > ROUNDS // 2
+
+
+@pytest.mark.parametrize("damage", ["shorter", "longer", "another version"])
+def test_damaged_plan_is_refused(program: Path, tmp_path: Path, damage: str) -> None:
+    whole = native_race_plan.packed([_thread("one")], 5, 7, 0.0, 1.0)
+    if damage == "shorter":
+        whole = whole[:-1]
+    elif damage == "longer":
+        whole += b"x"
+    else:
+        whole = whole[:4] + b"\xff" + whole[5:]
+    (tmp_path / "plan").write_bytes(whole)
+    done = subprocess.run(
+        [program, tmp_path / "plan", tmp_path / "results"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("engine: plan:")
+    assert not (tmp_path / "results").exists()

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command: its parts, its machines, what it writes, and bad input."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures.host.bench import cli, plots, suites
+from fixtures.host.bench.icount import counting
+from fixtures.host.bench.runner import FOLDER, why_not
+from fixtures.host.execution.executor import Execution
+from fixtures.host.model.bench_results import Figure, Missing
+from fixtures.host.util.errors import InfraError, UserError
+from fixtures.host.util.paths import ROOT
+from fixtures.host.vm import qemu_args
+from fixtures.host.vm.qemu_args import Machine
+from tests.unit.host.bench.bench_samples import bench, figure
+
+_MACHINE = Machine(Path("bzImage"), "k", Path("root"), "r", "kvm", 1024, 2, ("quiet",))
+
+
+def test_parts_keep_their_order_whatever_is_asked_for_first() -> None:
+    names = [part.name for part in cli.chosen(["mirror", "lookup"])]
+    assert names == ["lookup", "lookup", "mirror", "mirror"]
+    assert cli.chosen(None) == list(suites.PARTS)
+
+
+def test_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="no such part; there are clock"):
+        cli.chosen(["speed"])
+    assert cli.main(["--only", "speed"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_every_part_has_its_measurements() -> None:
+    for part in suites.PARTS:
+        assert "def measure_" in (ROOT / FOLDER / part.file).read_text()
+
+
+def test_counting_machine_has_one_thread_and_a_state_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(qemu_args, "qemu_version", lambda: "QEMU emulator version 7.2")
+    made = counting(_MACHINE)
+    words = made.arguments(1, 2, 3)
+    assert "tcg,thread=single" in words
+    assert words[words.index("-icount") + 1] == "shift=0,sleep=off"
+    assert words[words.index("-smp") + 1] == "1"
+    assert made.key.endswith("-counting")
+
+
+def test_json_is_rendered_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "draw", lambda *_: [])
+    run = bench([figure("lookup", 1.0, by="flow map"), figure("lookup", 2.0, by="kfunc")])
+    first, second = tmp_path / "first", tmp_path / "second"
+    cli.write(run, first)
+    assert cli.main(["--render", str(first / "bench.json"), "--to", str(second)]) == 0
+    assert (second / "bench.md").read_text() in capsys.readouterr().out
+    assert (second / "bench.json").read_text() == (first / "bench.json").read_text()
+
+
+def _report(outcome: str, longrepr: object = None) -> dict[str, object]:
+    return {"when": "call", "outcome": outcome, "longrepr": longrepr}
+
+
+@pytest.mark.parametrize(
+    ("done", "reports", "why"),
+    [
+        (Execution(1, finished={"how": "exited", "code": 0, "leaks": []}), [], None),
+        (Execution(1, finished={"how": "timeout"}), [], "did not end"),
+        (Execution(1, trouble="silent", detail="no message"), [], "silent: no message"),
+        (Execution(1, console="[    1.000000] WARNING: CPU: 0"), [], "WARNING"),
+        (
+            Execution(1, finished={"how": "exited", "code": 0, "leaks": []}),
+            [_report("failed", {"reprcrash": {"message": "assert 1 == 2"}})],
+            "assert 1 == 2",
+        ),
+        (
+            Execution(1, finished={"how": "exited", "code": 0, "leaks": []}),
+            [_report("skipped", ["file", 1, "Skipped: no table"])],
+            "no table",
+        ),
+    ],
+)
+def test_why_a_measurement_is_not_to_be_trusted(
+    done: Execution, reports: list[dict[str, object]], why: str | None
+) -> None:
+    told = why_not(done, reports)
+    assert told is None if why is None else why in str(told)
+
+
+def test_what_goes_wrong_at_the_end_loses_nothing() -> None:
+    def half() -> Iterator[Figure]:
+        yield figure("first line", 1.0)
+        raise InfraError("a run of tests failed\nand so on")
+
+    found: list[Figure] = []
+    missing: list[Missing] = []
+    cli._keep(half(), "base", found, missing)
+    assert [each.name for each in found] == ["first line"]
+    assert [each.why for each in missing] == ["a run of tests failed"]

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Goals: which two figures are compared, and when a goal counts as met."""
+
+from typing import Any
+
+import pytest
+
+from fixtures.host.bench.markdown_table import figure_table, goal_table, markdown, number
+from fixtures.host.bench.thresholds import goals
+from fixtures.host.model.bench_results import INSTRUCTIONS, SUITE, TIME, WITHOUT, Figure, Missing
+from tests.unit.host.bench.bench_samples import bench, figure
+
+
+def _lookups(own: float) -> list[Figure]:
+    return [
+        figure("lookup", own, by="flow map"),
+        figure("lookup", 200.0, by="kfunc"),
+        figure("lookup", 100.0, by="plain hash"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("own", "met"), [(150.0, [True, True]), (200.0, [True, False]), (201.0, [False, False])]
+)
+def test_lookup_goals(own: float, met: list[bool]) -> None:
+    found = goals(bench(_lookups(own)))
+    assert [goal.met for goal in found] == met
+    assert [goal.limit for goal in found] == [1.0, 1.5]
+
+
+def test_mirror_is_compared_with_the_unpatched_kernel() -> None:
+    found = goals(
+        bench(
+            [
+                figure("add", 882.0, tables=0, of="snoop table"),
+                figure("add", 1500.0, tables=1, of="snoop table"),
+                figure("add", 874.0, tables=0, of="snoop table", profile=WITHOUT),
+            ]
+        )
+    )
+    assert [(round(goal.ratio, 3), goal.met) for goal in found] == [(1.009, True), (1.716, False)]
+
+
+def test_size_compares_the_largest_with_the_smallest() -> None:
+    cost = {100_000: 180.0, 10_000: 500.0, 1_000: 90.0}
+    (goal,) = goals(bench([figure("lookup at size", cost[size], flows=size) for size in cost]))
+    assert (goal.over.case["flows"], goal.under.case["flows"]) == (100_000, 1_000)
+    assert goal.ratio == 2.0
+    assert goal.met
+
+
+def test_forwarding_has_to_be_faster_by_so_much_for_each_load() -> None:
+    def costs(octets: int, nft: float, own: float) -> list[Figure]:
+        case: dict[str, Any] = {"octets": octets, "flows": 1, "nat": ""}
+        return [
+            figure("forward", nft, by="nft flowtable", **case),
+            figure("forward", own, by="flow map", **case),
+        ]
+
+    found = goals(bench(costs(64, 4000.0, 2000.0) + costs(1400, 4000.0, 2001.0)))
+    assert [goal.met for goal in found] == [True, False]
+    assert "64 octets" in found[0].text
+
+
+def test_what_was_not_measured_gives_no_goal_and_no_table() -> None:
+    assert goals(bench([figure("lookup", 1.0, by="flow map")])) == []
+    assert goal_table([]) == ""
+
+
+def test_page_names_kernel_accelerator_goals_and_what_is_missing() -> None:
+    lost = Missing(
+        part="mirror", profile="unpatched", machine=INSTRUCTIONS, measurement="m", why="panic"
+    )
+    page = markdown(bench(_lookups(201.0), [lost]))
+    for part in ("bench 7.3.4 (abc)", "Time by tcg", "| **no** |", "≤ 1.5", "panic"):
+        assert part in page
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in rows} == {6}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(12345.6, "12,346"), (123.4, "123"), (12.34, "12.3"), (0.5, "0.5")]
+)
+def test_numbers_have_no_more_digits_than_mean_something(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_cases_are_written_for_people_and_packets_are_counted_by_the_second() -> None:
+    case: dict[str, Any] = {"by": "nft flowtable", "octets": 64, "flows": 1000, "nat": ""}
+    text = figure_table([figure("forward", 2000.0, machine=TIME, **case)])
+    assert "by nft flowtable, octets 64, flows 1,000 |" in text
+    assert "500,000 packets/s" in text
+
+
+def test_suite_is_compared_with_bare_vng_and_with_one_worker() -> None:
+    found = goals(
+        bench(
+            [
+                figure("first line", 0.3e9, machine=TIME, profile=SUITE, how="restored"),
+                figure("first line", 6e9, machine=TIME, profile=SUITE, how="vng --exec true"),
+                figure("run of snoop's tests", 160e9, machine=TIME, profile=SUITE, workers=1),
+                figure("run of snoop's tests", 101e9, machine=TIME, profile=SUITE, workers=2),
+            ]
+        )
+    )
+    assert [(round(goal.ratio, 2), goal.met) for goal in found] == [(0.05, True), (1.58, False)]

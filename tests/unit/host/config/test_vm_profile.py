@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Profiles: those of the project are sound, and a mistake in one is one clear line."""
+
+from pathlib import Path
+
+import pytest
+
+from fixtures.host.config import vm_profile
+from fixtures.host.kernel import kconfig
+from fixtures.host.util.errors import UserError
+
+BASE = """\
+description = "a kernel"
+[kernel]
+package = "linux-source-9.1"
+suite = "later"
+version = "9.1.2"
+tarball = "https://example.org/v{major}.x/linux-{version}.tar.xz"
+series = "patches/v9.1"
+fragments = ["a.config"]
+[vm]
+memory_mib = 512
+cpus = 2
+cmdline = ["quiet"]
+deadline_scale = 1.0
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with one good profile."""
+    (tmp_path / "base.toml").write_text(BASE)
+    (tmp_path / "a.config").write_text("CONFIG_A=y\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", vm_profile.known())
+def test_the_projects_own_profiles_load(name: str) -> None:
+    loaded = vm_profile.load(name)
+    assert kconfig.load(vm_profile.FOLDER, loaded.kernel.fragments)
+
+
+def test_unpatched_has_neither_series_nor_flow_map() -> None:
+    loaded = vm_profile.load("unpatched")
+    assert loaded.kernel.series is None
+    assert "flowmap.config" not in loaded.kernel.fragments
+
+
+def test_every_key_arrives(folder: Path) -> None:
+    loaded = vm_profile.load("base", folder)
+    assert loaded.kernel.tarball_url == "https://example.org/v9.x/linux-9.1.2.tar.xz"
+    assert loaded.kernel.tarball_sha256 is None
+    assert loaded.vm == vm_profile.VmProfile(512, 2, ("quiet",), 1.0)
+
+
+def test_a_profile_lays_its_keys_over_those_it_extends(folder: Path) -> None:
+    (folder / "slow.toml").write_text('extends = "base"\n[kernel]\nseries = ""\n[vm]\ncpus = 1\n')
+    loaded = vm_profile.load("slow", folder)
+    assert (loaded.vm.cpus, loaded.vm.memory_mib) == (1, 512)
+    assert loaded.kernel.series is None
+
+
+def refused(folder: Path, name: str = "base") -> str:
+    """The line that a profile is refused with."""
+    with pytest.raises(UserError) as caught:
+        vm_profile.load(name, folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_unknown_profile_is_answered_with_the_known_ones(folder: Path) -> None:
+    assert "known: base" in refused(folder, "bse")
+
+
+def test_malformed_toml_names_file_and_line(folder: Path) -> None:
+    (folder / "base.toml").write_text("description = 'x'\n[kernel\n")
+    assert "base.toml" in refused(folder)
+    assert "line 2" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("cpus = 2", "cpus = 2\ncores = 3", "unknown key vm.cores"),
+        ("cpus = 2\n", "", "vm.cpus is missing"),
+        ("cpus = 2", "cpus = 2.5", "vm.cpus must be a whole number above zero"),
+        ("cpus = 2", "cpus = true", "vm.cpus must be a whole number above zero"),
+        ("memory_mib = 512", "memory_mib = 0", "vm.memory_mib must be"),
+        ('["quiet"]', '"quiet"', "vm.cmdline must be a list of strings"),
+        ('"a.config"', '"b.config"', "'b.config'"),
+        ('suite = "later"', "suite = 3", "kernel.suite must be a string"),
+        ("description", 'extends = "base"\ndescription', "extends itself"),
+        ("description", 'extends = "gone"\ndescription', "unknown profile 'gone'"),
+    ],
+)
+def test_a_mistake_is_named(folder: Path, old: str, new: str, told: str) -> None:
+    (folder / "base.toml").write_text(BASE.replace(old, new))
+    assert told in refused(folder)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Lines that ran, that did not, that cannot; and reasons that are no longer true."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fixtures.host.coverage import exclusions, json_format, render
+from fixtures.host.coverage.classify import State, judge
+from fixtures.host.coverage.exclusions import Reason
+from fixtures.host.coverage.gcov import Line
+from fixtures.host.util.errors import UserError
+
+ADDED = {"net/a.c": {3: "int x;", 4: "\tif (bad)", 5: "\t\treturn -ENOMEM;", 9: "\treturn 0;"}}
+RAN = {
+    "net/a.c": {
+        4: Line(7, "make", (7, 0)),
+        5: Line(0, "make", ()),
+        9: Line(7, "make", ()),
+    }
+}
+NO_MEMORY = Reason("net/a.c", "make", ("return -ENOMEM;",), "nothing fails")
+
+
+def _states(*known: Reason) -> list[State]:
+    return [line.state for line in judge(ADDED, RAN, known).files["net/a.c"]]
+
+
+def test_line_that_did_not_run_is_told_from_one_that_is_no_code() -> None:
+    assert _states() == [State.NO_CODE, State.REACHED, State.UNREACHED, State.REACHED]
+    assert not judge(ADDED, RAN, []).good
+
+
+def test_reason_makes_it_good() -> None:
+    known = judge(ADDED, RAN, [NO_MEMORY])
+    assert known.lines(State.REASONED) == 1
+    assert known.good
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        Reason("net/b.c", "make", ("return -ENOMEM;",), "another file"),
+        Reason("net/a.c", "other", ("return -ENOMEM;",), "another function"),
+        Reason("net/a.c", "make", ("return -EINVAL;",), "another line"),
+        Reason("net/a.c", "make", ("return 0;",), "a line that ran"),
+    ],
+    ids=lambda reason: reason.reason,
+)
+def test_reason_that_fits_nothing_is_out_of_date(reason: Reason) -> None:
+    known = judge(ADDED, RAN, [NO_MEMORY, reason])
+    assert known.stale == [reason]
+    assert not known.good
+
+
+def test_figures(tmp_path: Path) -> None:
+    known = judge(ADDED, RAN, [])
+    assert known.branches() == (1, 2)
+    assert json_format.percent(known) == pytest.approx(200 / 3)
+    render.write(known, tmp_path)
+    written = json.loads((tmp_path / "coverage.json").read_text())
+    assert written["lines"] == {"reached": 2, "unreached": 1, "reasoned": 0, "no code": 1}
+    assert written["files"]["net/a.c"][2]["text"] == "\t\treturn -ENOMEM;"
+    assert "**no reason is known**" in (tmp_path / "coverage.md").read_text()
+    assert "1 of 2 branches" in (tmp_path / "coverage.html").read_text()
+
+
+def _load(folder: Path, text: str) -> list[Reason]:
+    path = folder / exclusions.NAME
+    path.write_text(text)
+    return exclusions.load(path)
+
+
+ENTRY = """\
+[[unreached]]
+file = "net/a.c"
+function = "make"
+lines = ["return -ENOMEM;"]
+reason = "nothing fails"
+"""
+
+
+def test_reasons_are_read(tmp_path: Path) -> None:
+    assert _load(tmp_path, ENTRY) == [NO_MEMORY]
+    assert exclusions.load(tmp_path / "none.toml") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[unreached", "Expected"),
+        ("[other]\n", "only"),
+        (ENTRY.replace("reason", "why"), "entry 1: give file, function, lines, reason"),
+        (ENTRY.replace('"make"', '""'), "entry 1: function has to be"),
+        (ENTRY.replace('["return -ENOMEM;"]', "[1]"), "entry 1: lines has to be a list of text"),
+        (ENTRY + ENTRY.replace('"nothing fails"', "2"), "entry 2: reason has to be"),
+    ],
+)
+def test_malformed_reasons_are_one_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        _load(tmp_path, text)
+    assert "\n" not in str(caught.value)
+    assert exclusions.NAME in str(caught.value)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From what two machines counted to the lines that ran: with a real compiler and a real gcov."""
+
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from fixtures.host.coverage import gcda
+from fixtures.host.coverage.gcov import Line, Lines, counted
+from fixtures.host.util.errors import UserError
+
+SOURCE = """\
+#include "sign.h"
+int main(int count, char **words)
+{
+\tif (count > 1)
+\t\treturn sign(count);
+\treturn sign(-1);
+}
+"""
+HEADER = """\
+static inline int sign(int value)
+{
+\tif (value < 0)
+\t\treturn 1;
+\treturn 0;
+}
+"""
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """A program that counts, built in a folder of its own as a kernel is."""
+    folder = tmp_path / "build"
+    (folder / "net").mkdir(parents=True)
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "sign.c").write_text(SOURCE)
+    (tmp_path / "net" / "sign.h").write_text(HEADER)
+    argv = ["gcc", "--coverage", "-O0", "-c", "../net/sign.c", "-o", "net/sign.o"]
+    subprocess.run(argv, cwd=folder, check=True)
+    subprocess.run(["gcc", "--coverage", "net/sign.o", "-o", "sign"], cwd=folder, check=True)
+    return folder
+
+
+def _run(built: Path, *words: str) -> bytes:
+    """Run the program, and pack what it counted as the guest does."""
+    data = built / "net" / "sign.gcda"
+    data.unlink(missing_ok=True)
+    subprocess.run([built / "sign", *words], cwd=built, check=False)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        archive.add(data, str(data).lstrip("/"))
+    return out.getvalue()
+
+
+def _lines(built: Path, report: Path) -> Lines:
+    gcda.add_up(report, report / "total")
+    return counted(built, report / "total", ["net/sign.c", "net/sign.h", "net/other.c"])
+
+
+def test_lines_of_a_file_and_of_its_header(built: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    gcda.keep(report, "one", _run(built))
+    lines = _lines(built, report)
+    assert lines["net/sign.c"][4].branches in ((0, 1), (1, 0))
+    assert (lines["net/sign.c"][5].count, lines["net/sign.c"][6].count) == (0, 1)
+    assert (lines["net/sign.h"][4].count, lines["net/sign.h"][5].count) == (1, 0)
+    assert lines["net/sign.h"][4].function == "sign"
+    assert lines["net/other.c"] == {}
+    assert 1 not in lines["net/sign.c"]  # no code
+
+
+def test_two_machines_are_added_up(built: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    gcda.keep(report, "one", _run(built))
+    gcda.keep(report, "two", _run(built, "word"))
+    assert gcda.add_up(report, report / "total") == 2
+    lines = _lines(built, report)
+    assert [lines["net/sign.c"][n].count for n in (4, 5, 6)] == [2, 1, 1]
+    assert lines["net/sign.c"][4] == Line(2, "main", (1, 1))
+
+
+def test_what_was_kept_is_forgotten_before_a_run(tmp_path: Path) -> None:
+    gcda.keep(tmp_path, "one", b"")
+    gcda.forget(tmp_path)
+    assert gcda.add_up(tmp_path, tmp_path / "total") == 0
+
+
+def test_damaged_archive_is_named(tmp_path: Path) -> None:
+    gcda.keep(tmp_path, "one", b"")
+    (tmp_path / gcda.FOLDER / "one.tar.gz").write_bytes(b"no archive")
+    with pytest.raises(UserError, match=r"one\.tar\.gz: .*: run the suite again$"):
+        gcda.add_up(tmp_path, tmp_path / "total")
+
+
+@pytest.mark.parametrize("name", ["../outside.gcda", "net/../../outside.gcda", "/outside.gcda"])
+def test_archive_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: str) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = 1
+        archive.addfile(member, io.BytesIO(b"x"))
+    gcda.keep(tmp_path, "one", out.getvalue())
+    with pytest.raises(UserError, match=r"one\.tar\.gz: .*outside\.gcda leads out of the archive"):
+        gcda.add_up(tmp_path, tmp_path / "total")
+    assert not list(tmp_path.parent.glob("**/outside.gcda"))
+
+
+def test_nothing_counted_in_the_files_of_the_series(built: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    gcda.keep(report, "one", _run(built))
+    gcda.add_up(report, report / "total")
+    with pytest.raises(UserError, match="nothing was counted"):
+        counted(built, report / "total", ["kernel/other.c"])

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""An archive of evidence is good only as it was packed, and the file that differs is named."""
+
+import hashlib
+import io
+import json
+import random
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fixtures.host.evidence import evidence_archive
+from fixtures.host.evidence.cli import main
+from fixtures.host.evidence.verify import Damaged, verify
+from fixtures.host.report.report_writer import write_all
+from fixtures.host.util.zstd_compat import zstd
+from tests.unit.host.evidence import evidence_samples
+from tests.unit.host.report.run_samples import result, run
+
+Edit = Callable[[dict[str, bytes]], None]
+
+
+def _edit(archive: Path, edit: Edit, seal: bool = True) -> None:
+    """Change an archive's files and pack them again, with their list as it was."""
+    files = evidence_samples.files(archive)
+    edit(files)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"{evidence_archive.TOP}/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    body = zstd.compress(out.getvalue())
+    archive.write_bytes(body + evidence_archive.trailer(body) if seal else body)
+
+
+def _repack(archive: Path, edit: Edit) -> None:
+    """Change an archive's files and their list."""
+    files = evidence_samples.files(archive)
+    del files[evidence_archive.SUMS]
+    edit(files)
+    archive.write_bytes(evidence_archive.pack(files))
+
+
+def test_a_good_archive_passes(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(archive)]) == 0
+    out, err = capsys.readouterr()
+    assert f"good: {archive}, " in out
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() in out
+    assert "PASSED: 1 test passed on 7.3.4-suite (base), none failed." in out
+    assert err == ""
+
+
+def test_no_byte_can_change(tmp_path: Path) -> None:
+    """Every byte of a small archive in turn, headers and checksums included."""
+    write_all([run(result(), kernel={})], tmp_path, tmp_path / "none.md")
+    files = {"report/summary.json": (tmp_path / "summary.json").read_bytes()}
+    good = evidence_archive.pack(files)
+    path = tmp_path / "evidence.tar.zst"
+    path.write_bytes(good)
+    verify(path)
+    for at in range(len(good)):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 0x40]) + good[at + 1 :])
+        with pytest.raises(Damaged, match=r"evidence\.tar\.zst: "):
+            verify(path)
+
+
+def test_the_file_that_the_changed_byte_is_in_is_named(tmp_path: Path, report: Path) -> None:
+    (report / "artefacts/x/noise.bin").write_bytes(random.Random(1).randbytes(100_000))
+    path = tmp_path / "evidence.tar.zst"
+    assert main(["pack", "--from", str(report), "--to", str(path)]) == 0
+    content = bytearray(path.read_bytes())
+    noise = (report / "artefacts/x/noise.bin").read_bytes()
+    # It cannot be compressed, so that it is found in the archive as it is.
+    content[content.index(noise[50_000:50_100])] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(Damaged, match=r"report/artefacts/x/noise\.bin: its sha256"):
+        verify(path)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95, 0.9999])
+def test_a_cut_archive_is_damaged(
+    archive: Path, share: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: int(len(whole) * share)])
+    assert main(["verify", str(archive)]) == 1
+    _, err = capsys.readouterr()
+    assert err.startswith(f"damaged: {archive}: ")
+    assert err.count("\n") == 1
+
+
+def _changed(files: dict[str, bytes]) -> None:
+    text = bytearray(files["report/artefacts/x/dmesg.txt"])
+    text[0] ^= 1
+    files["report/artefacts/x/dmesg.txt"] = bytes(text)
+
+
+def _gone(files: dict[str, bytes]) -> None:
+    del files["report/results.ktap"]
+
+
+def _added(files: dict[str, bytes]) -> None:
+    files["report/new.txt"] = b""
+
+
+@pytest.mark.parametrize("seal", [True, False])
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (_changed, "report/artefacts/x/dmesg.txt: its sha256 is not the one in SHA256SUMS"),
+        (_gone, "report/results.ktap: missing"),
+        (_added, "report/new.txt: not in SHA256SUMS"),
+    ],
+)
+def test_the_file_that_differs_is_named(
+    archive: Path, edit: Edit, says: str, seal: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _edit(archive, edit, seal)
+    assert main(["verify", str(archive)]) == 1
+    assert capsys.readouterr().err == f"damaged: {archive}: {says}\n"
+
+
+def test_an_archive_that_somebody_unpacked_edited_and_packed_is_seen_through(
+    tmp_path: Path, archive: Path
+) -> None:
+    (tmp_path / "plain.tar").write_bytes(zstd.decompress(archive.read_bytes()))
+    for argv in (
+        ["tar", "-xf", "plain.tar"],
+        ["dd", "of=evidence/report/report.html", "bs=1", "seek=500", "conv=notrunc", "status=none"],
+        ["tar", "-cf", "new.tar", "evidence"],
+    ):
+        subprocess.run(argv, cwd=tmp_path, input=b"\0", check=True)
+    (tmp_path / "new.tar.zst").write_bytes(zstd.compress((tmp_path / "new.tar").read_bytes()))
+    with pytest.raises(Damaged, match=r"report/report\.html: its sha256"):
+        verify(tmp_path / "new.tar.zst")
+
+
+def test_an_archive_packed_by_other_means_is_not_good(archive: Path) -> None:
+    _edit(archive, lambda _: None, seal=False)
+    with pytest.raises(Damaged, match="the checksum at its end is missing"):
+        verify(archive)
+
+
+def _other_patch(files: dict[str, bytes]) -> None:
+    files["report/inputs/abc123/series/0001-a.patch"] = b"+c\n"
+
+
+def _no_config(files: dict[str, bytes]) -> None:
+    del files["report/inputs/abc123/config"]
+
+
+def _no_report(files: dict[str, bytes]) -> None:
+    del files["report/summary.json"]
+
+
+def _better_verdict(files: dict[str, bytes]) -> None:
+    values = json.loads(files["report/summary.json"])
+    values["counts"]["passed"] = 400
+    files["report/summary.json"] = json.dumps(values).encode()
+
+
+def _other_ledger(files: dict[str, bytes]) -> None:
+    values = json.loads(files["report/ledger.json"])
+    values["runs"] = []
+    files["report/ledger.json"] = json.dumps(values).encode()
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (_other_patch, "report/inputs/abc123/series/0001-a.patch is not the patch that was"),
+        (_no_config, "report/inputs/abc123/config is missing"),
+        (_no_report, "report/summary.json: missing"),
+        (_better_verdict, "report/summary.json: counts does not follow from the tests"),
+        (_other_ledger, "report/ledger.json: a run is missing"),
+    ],
+)
+def test_files_that_contradict_each_other_are_found(archive: Path, edit: Edit, says: str) -> None:
+    """Also where the list of hashes was made to fit."""
+    _repack(archive, edit)
+    with pytest.raises(Damaged, match=says):
+        verify(archive)
+
+
+def test_a_path_that_leads_out_of_the_archive_is_refused(archive: Path) -> None:
+    _edit(archive, lambda files: files.update({"../../etc/passwd": b"x"}))
+    with pytest.raises(Damaged, match="is no file of an evidence archive"):
+        verify(archive)
+
+
+@pytest.mark.parametrize("content", [b"", b"(\xb5/", b"PK\x03\x04", zstd.compress(b"x" * 9)])
+def test_what_is_no_archive_is_bad_input(
+    tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert main(["verify", str(path)]) == 2
+    assert main(["verify", str(tmp_path)]) == 2
+    assert main(["verify", str(tmp_path / "none")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith(f"error: {tmp_path}") for line in lines)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is delivered to the guest: the suite, the modules, and nothing of this machine."""
+
+import getpass
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fixtures.host.execution.payload import MODULES, TESTS, write_payload
+from fixtures.host.util.paths import ROOT
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    """What writes a payload into a folder of this name."""
+    modules = tmp_path / "lib/modules/7.3.4"
+    (modules / "kernel").mkdir(parents=True)
+    (modules / "modules.dep").touch()
+    (modules / "kernel/nf_flow_table.ko").touch()
+    (modules / "build").symlink_to("/home/somebody/linux")
+    objects = tmp_path / "objects"
+    objects.mkdir()
+    (objects / "xdp.bpf.o").touch()
+    engine = tmp_path / "engine"
+    engine.touch(0o755)
+
+    def payload(name: str) -> Path:
+        folder = tmp_path / name
+        write_payload(folder, [ROOT / "selftests"], modules, objects, engine)
+        return folder
+
+    return payload
+
+
+def _members(archive: Path) -> dict[str, tarfile.TarInfo]:
+    with tarfile.open(archive) as members:
+        return {member.name: member for member in members.getmembers()}
+
+
+@pytest.fixture
+def members(write: Callable[[str], Path]) -> dict[str, tarfile.TarInfo]:
+    folder = write("payload")
+    return _members(folder / TESTS) | _members(folder / MODULES)
+
+
+def test_everything_is_where_the_runner_expects_it(members: dict[str, tarfile.TarInfo]) -> None:
+    wanted = {
+        "suite/pyproject.toml",
+        "suite/fixtures/wire.py",
+        "suite/fixtures/guest/runtime/test_server.py",
+        "suite/selftests/__init__.py",
+        "suite/bpf/xdp.bpf.o",
+        "suite/engine/engine",
+        "modules/modules.dep",
+        "modules/kernel/nf_flow_table.ko",
+    }
+    assert wanted <= set(members)
+    assert members["suite/engine/engine"].mode & 0o111
+
+
+def test_nothing_of_the_host_is_in_it(members: dict[str, tarfile.TarInfo]) -> None:
+    assert not [name for name in members if "fixtures/host" in name or name.endswith("conftest.py")]
+    assert not [member for member in members.values() if member.issym() or member.uid]
+    assert not [member for member in members.values() if member.uname == getpass.getuser()]
+
+
+def test_modules_are_apart(write: Callable[[str], Path]) -> None:
+    """Other modules leave the archive of the tests as it is, and what was collected from it."""
+    folder = write("payload")
+    assert not [name for name in _members(folder / TESTS) if name.startswith("modules")]
+    assert all(name.startswith("modules") for name in _members(folder / MODULES))
+
+
+def test_the_same_contents_are_the_same_bytes(write: Callable[[str], Path], tmp_path: Path) -> None:
+    """However late they were written: the state in which they were collected is kept by them."""
+    first = write("first")
+    os.utime(tmp_path / "objects/xdp.bpf.o", (1, 1))
+    again = write("again")
+    for name in (TESTS, MODULES):
+        assert (first / name).read_bytes() == (again / name).read_bytes()

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What on a console is a complaint of the kernel, and what only looks like one."""
+
+import pytest
+
+from fixtures.host.execution.splat_detection import find_splats, panicked
+
+WARN = """\
+[   12.100000] lkdtm: Performing direct entry WARNING
+[   12.200000] ------------[ cut here ]------------
+[   12.300000] WARNING: CPU: 1 PID: 70 at drivers/misc/lkdtm/bugs.c:112 lkdtm_WARNING+0x1c/0x30
+[   12.400000] Call Trace:
+[   12.500000]  lkdtm_do_action+0x18/0x30
+[   12.600000] ---[ end trace 0000000000000000 ]---
+[   12.700000] all is well
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "BUG: KASAN: slab-use-after-free in nf_flow_snoop_del+0x1/0x2",
+        "BUG: KCSAN: data-race in flow_offload_add / flow_offload_lookup",
+        "BUG: kernel NULL pointer dereference, address: 0000000000000000",
+        "BUG: sleeping function called from invalid context at kernel/locking/mutex.c:1",
+        "BUG kmalloc-64 (Not tainted): Objects remaining on __kmem_cache_shutdown()",
+        "BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 30s!",
+        "Oops: general protection fault, probably for non-canonical address",
+        "kernel BUG at lib/list_debug.c:29!",
+        "WARNING: possible circular locking dependency detected",
+        "WARNING: suspicious RCU usage",
+        "INFO: task kworker/0:1:10 blocked for more than 10 seconds.",
+        "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+        "rcu: INFO: rcu_preempt self-detected stall on CPU",
+        "watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [python3:70]",
+        "watchdog: CPU0: Watchdog detected hard LOCKUP on cpu 0",
+        "ODEBUG: free active (active state 0) object: 0 object type: work_struct",
+        "refcount_t: underflow; use-after-free.",
+        "UBSAN: array-index-out-of-bounds in net/netfilter/nf_flow_table_core.c:1",
+        "list_del corruption. prev->next should be 0, but was 1",
+        "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+        "ref_tracker: netdev@ffff888004a31c40 has 1/2 users at",
+        "unregister_netdevice: waiting for veth0 to become free. Usage count = 2",
+        "Kernel panic - not syncing: sysrq triggered crash",
+    ],
+)
+@pytest.mark.parametrize("stamp", ["[    1.234567] ", "[    1.234567][  T70] ", "p   1.234567] "])
+def test_complaints_are_found(stamp: str, line: str) -> None:
+    assert [splat.title for splat in find_splats(stamp + line)] == [line]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[    1.000000] virtme-ng-init: WARNING: none",
+        "[    1.000000] Write protecting the kernel read-only data: 16384k",
+        "WARNING: this line was not written by the kernel",
+        "[    1.000000] flowmap: end of BUG: 1234",
+        "BUG: a program's own words",
+        "[    1.000000] sysrq: Show Blocked State",
+        "[    1.000000] ref_tracker: memory allocation failure, unreliable refcount tracker.",
+    ],
+)
+def test_other_lines_are_not(line: str) -> None:
+    assert find_splats(line) == []
+
+
+def test_a_report_ends_where_the_kernel_says() -> None:
+    (splat,) = find_splats(WARN)
+    assert splat.text.endswith("end trace 0000000000000000 ]---")
+    assert "all is well" not in splat.text
+
+
+def test_two_reports_are_two() -> None:
+    assert len(find_splats(WARN + WARN)) == 2
+
+
+def test_panic_is_recognised() -> None:
+    assert panicked("[    1.000000] Kernel panic - not syncing: Fatal exception")
+    assert not panicked(WARN)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Walking hash tables, in a memory made up for it."""
+
+import struct
+from collections.abc import Callable, Sequence
+
+import pytest
+from drgn import Architecture, Object, Platform, Program, Type, TypeMember
+
+from fixtures.host.introspection.rhashtable import Corrupt, list_nodes, nodes
+
+BASE = 0x10000
+LOCKED = 1
+END = 0x7FF | 1  # what a chain ends with: any odd number
+TABLE, OLD, NEW = BASE, BASE + 0x100, BASE + 0x200
+NODES = [BASE + 0x1000 + 0x20 * number for number in range(8)]
+
+
+class Memory:
+    """Memory with the kernel's structures, as far as a walk looks at them."""
+
+    def __init__(self) -> None:
+        self.data = bytearray(0x2000)
+        self.prog = Program(Platform(Architecture.X86_64))
+        self.prog.add_memory_segment(
+            BASE,
+            len(self.data),
+            lambda _address, count, offset, _physical: bytes(self.data[offset : offset + count]),
+        )
+        self._types: dict[str, Type] = {}
+        self.prog.register_type_finder("test", self._find, enable_index=0)
+        number = self.prog.int_type("unsigned int", 4, False)
+        word = self.prog.int_type("unsigned long", 8, False)
+        self._struct("rhash_head", 8, next=(0, self._pointer("rhash_head")))
+        self._struct(
+            "rhlist_head",
+            16,
+            rhead=(0, lambda: self._types["rhash_head"]),
+            next=(8, self._pointer("rhlist_head")),
+        )
+        self._struct(
+            "bucket_table",
+            16,
+            size=(0, lambda: number),
+            nest=(4, lambda: number),
+            future_tbl=(8, self._pointer("bucket_table")),
+            buckets=(16, lambda: self.prog.array_type(word)),
+        )
+        self._struct("rhashtable", 8, tbl=(0, self._pointer("bucket_table")))
+        self._struct("rhltable", 8, ht=(0, lambda: self._types["rhashtable"]))
+        self.word(TABLE, OLD)
+
+    def _find(self, _prog: object, _kinds: object, name: str, _file: object) -> Type | None:
+        return self._types.get(name)
+
+    def _pointer(self, name: str) -> Callable[[], Type]:
+        return lambda: self.prog.pointer_type(self._types[name])
+
+    def _struct(self, name: str, length: int, **members: tuple[int, Callable[[], Type]]) -> None:
+        """Make a structure of members with their offsets in bytes."""
+        self._types[name] = self.prog.struct_type(
+            name,
+            length,
+            [
+                TypeMember(lambda made=made: Object(self.prog, made()), member, 8 * offset)
+                for member, (offset, made) in members.items()
+            ],
+        )
+
+    def word(self, address: int, value: int) -> None:
+        struct.pack_into("<Q", self.data, address - BASE, value)
+
+    def buckets(self, at: int, heads: Sequence[int], *, nest: int = 0, future: int = 0) -> None:
+        struct.pack_into(
+            f"<IIQ{len(heads)}Q", self.data, at - BASE, len(heads), nest, future, *heads
+        )
+
+    def walk(self) -> list[int]:
+        table = Object(self.prog, "struct rhashtable", address=TABLE)
+        return [node.value_() for node, _ in nodes(table)]
+
+    def walk_list(self) -> list[int]:
+        table = Object(self.prog, "struct rhltable", address=TABLE)
+        return [node.value_() for node, _ in list_nodes(table)]
+
+
+@pytest.fixture
+def memory() -> Memory:
+    return Memory()
+
+
+def test_empty_table(memory: Memory) -> None:
+    memory.buckets(OLD, [0, 0, LOCKED, 0])
+    assert memory.walk() == []
+
+
+def test_chains_locked_or_not(memory: Memory) -> None:
+    memory.buckets(OLD, [NODES[0] | LOCKED, 0, NODES[2], 0])
+    memory.word(NODES[0], NODES[1])
+    memory.word(NODES[1], END)
+    memory.word(NODES[2], END)
+    assert memory.walk() == NODES[:3]
+
+
+def test_each_node_is_given_with_its_bucket(memory: Memory) -> None:
+    memory.buckets(OLD, [NODES[0], 0, NODES[2]])
+    memory.word(NODES[0], NODES[1])
+    memory.word(NODES[1], END)
+    memory.word(NODES[2], END)
+    table = Object(memory.prog, "struct rhashtable", address=TABLE)
+    assert [bucket for _, bucket in nodes(table)] == [OLD + 16, OLD + 16, OLD + 32]
+
+
+def test_node_that_is_being_moved_is_seen_once(memory: Memory) -> None:
+    memory.buckets(OLD, [NODES[0], NODES[1]], future=NEW)
+    memory.buckets(NEW, [NODES[1], 0, NODES[2], 0])
+    for node in NODES[:3]:
+        memory.word(node, END)
+    assert memory.walk() == NODES[:3]
+
+
+def test_loop_is_an_error_and_no_hang(memory: Memory) -> None:
+    memory.buckets(OLD, [NODES[0]])
+    memory.word(NODES[0], NODES[1])
+    memory.word(NODES[1], NODES[0])
+    with pytest.raises(Corrupt, match="loops"):
+        memory.walk()
+
+
+def test_nested_table_is_an_error_and_no_empty_one(memory: Memory) -> None:
+    memory.buckets(OLD, [0], nest=9)
+    with pytest.raises(Corrupt, match="nested"):
+        memory.walk()
+
+
+def test_nodes_of_one_key_hang_on_the_first(memory: Memory) -> None:
+    memory.buckets(OLD, [NODES[0], NODES[3]])
+    for node, following in ((0, NODES[1]), (1, NODES[2]), (2, 0), (3, 0)):
+        memory.word(NODES[node], END)
+        memory.word(NODES[node] + 8, following)
+    assert memory.walk_list() == NODES[:4]
+
+
+def test_loop_of_nodes_of_one_key_is_an_error(memory: Memory) -> None:
+    memory.buckets(OLD, [NODES[0]])
+    memory.word(NODES[0], END)
+    memory.word(NODES[0] + 8, NODES[0])
+    with pytest.raises(Corrupt, match="loops"):
+        memory.walk_list()

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Options of a kernel, there and back."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+import pytest
+
+from fixtures.host.kernel.build_options import KernelOptions, add_options, arguments, from_namespace
+from fixtures.host.util.paths import ROOT
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        KernelOptions(),
+        KernelOptions(tree=Path("/a b"), apply_series=True, allow_dirty=True, patches="2"),
+        KernelOptions(tarball=Path("/t"), tarball_sha256="0", mutant=Path("/m")),
+        KernelOptions(image=Path("/i"), modules=Path("/o")),
+    ],
+    ids=["none", "tree", "tarball", "image"],
+)
+def test_what_is_written_is_what_is_read(options: KernelOptions) -> None:
+    parser = ArgumentParser()
+    add_options(parser.add_argument)
+    assert from_namespace(parser.parse_args(arguments(options))) == options
+
+
+def test_a_path_within_the_project_is_told_from_there() -> None:
+    inside = Path("patches/a.patch")
+    assert arguments(KernelOptions(mutant=ROOT / inside)) == ["--mutant", str(inside)]

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From a profile to a kernel with a build that is a fake: what is built when, and what is kept."""
+
+import dataclasses
+import os
+import struct
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from fixtures.host.config import vm_profile
+from fixtures.host.kernel import (
+    build_pipeline,
+    kbuild,
+    kconfig,
+    kernel_cache,
+    patch_series,
+    resource_check,
+    suite_modules,
+    toolchain,
+)
+from fixtures.host.kernel.build_options import Kernel, KernelOptions
+from fixtures.host.util.errors import UserError
+from fixtures.host.util.progress import Progress, Quiet
+
+
+class FakeBuilder:
+    """Makes an image of the core's sources and a module of the module's."""
+
+    built = 0
+    fails: Callable[[], None] | None = None
+    exports = "schedule"
+    compiler_flags = "-O2"
+
+    def __init__(
+        self, source: Path, build_dir: Path, folder: Path, lock: int, variables: Sequence[str]
+    ) -> None:
+        assert lock > 2
+        assert tuple(variables) == ()
+        assert folder.is_dir()
+        self.source = source
+        self.build_dir = build_dir
+        self.log = build_dir / "flowmap-build/build.log"
+
+    def make(self, target: str, **more: str) -> None:
+        """Take every symbol; make one module where there is a folder for it."""
+        if target == "tinyconfig":
+            (self.build_dir / ".config").write_text("")
+        if target == "modules":
+            Path(more["MO"], "fm_dummy_map.ko").write_text("ours\n")
+
+    def build(self, progress: Progress, name: str) -> int:
+        """Leave what a build leaves."""
+        assert isinstance(progress, Quiet)
+        assert name
+        type(self).built += 1
+        installed = self.build_dir / "modinstall/lib/modules/7.3.4"
+        packed = self.build_dir / "arch/x86/boot/compressed/vmlinux.bin.gz"
+        for folder in (self.log.parent, packed.parent, installed):
+            folder.mkdir(parents=True, exist_ok=True)
+        core, module = ((self.source / f).read_bytes() for f in ("core.c", "module.c"))
+        self.log.write_text("CC\n")
+        packed.write_bytes(core)
+        (self.build_dir / "arch/x86/boot/bzImage").write_bytes(struct.pack("I", 7) + core)
+        (self.build_dir / "vmlinux").write_bytes(core)
+        (self.build_dir / "System.map").write_text("")
+        (installed / "module.ko").write_bytes(module)
+        (self.build_dir / "module.ko").write_bytes(b"debug info of " + module)
+        symbol = f"0x00000000\t{self.exports}\tvmlinux\tEXPORT_SYMBOL_GPL\t\n"
+        (self.build_dir / "Module.symvers").write_text(symbol)
+        (self.build_dir / "modules.order").write_text("module.o\n")
+        (installed / "build").unlink(missing_ok=True)
+        (installed / "build").symlink_to(self.build_dir)
+        if self.fails:
+            self.fails()
+        return 2
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A kernel tree, and an empty cache."""
+    folder = tmp_path / "linux"
+    (folder / "scripts/kconfig").mkdir(parents=True)
+    (folder / "Makefile").write_text("VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n")
+    for name in ("Kconfig", "Kbuild", "core.c", "module.c"):
+        (folder / name).write_text(f"{name}\n")
+    monkeypatch.setenv("FLOWMAP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(FakeBuilder, "built", 0)
+    monkeypatch.setattr(FakeBuilder, "fails", None)
+    monkeypatch.setattr(FakeBuilder, "exports", "schedule")
+    monkeypatch.setattr(build_pipeline, "Builder", FakeBuilder)
+    monkeypatch.setattr(toolchain, "versions", lambda: {"compiler": "gcc 1"})
+    monkeypatch.setattr(toolchain, "require", lambda: None)
+    monkeypatch.setattr(kernel_cache, "run", lambda *_, **__: None)
+    return folder
+
+
+UNPATCHED = vm_profile.load("unpatched")
+
+
+def get(tree: Path, which: vm_profile.Profile = UNPATCHED) -> Kernel:
+    """Provide the tree's kernel."""
+    return build_pipeline.provide_kernel(which, KernelOptions(tree=tree), Quiet())
+
+
+def test_built_once_and_found_from_then_on(tree: Path) -> None:
+    first = get(tree)
+    assert first.image.is_file()
+    assert (first.modules / "lib/modules" / first.release / "module.ko").is_file()
+    assert not (first.modules / "lib/modules" / first.release / "build").is_symlink()
+    assert first.metadata["source"]["patched_by"] == "its owner"
+    assert first.metadata["series"] is None
+    assert get(tree) == first
+    assert FakeBuilder.built == 1
+
+
+def test_a_changed_module_is_another_kernel_with_the_same_image(tree: Path) -> None:
+    first = get(tree)
+    (tree / "module.c").write_text("edited, and longer\n")
+    second = get(tree)
+    assert second.key != first.key
+    assert second.image_key == first.image_key
+    assert first.vmlinux
+    assert second.vmlinux
+    assert second.vmlinux.stat().st_ino == first.vmlinux.stat().st_ino, "it takes 230 MB"
+    (tree / "core.c").write_text("edited, and longer\n")
+    assert get(tree).image_key != first.image_key
+
+
+def test_image_of_another_kernel_is_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(_: FakeBuilder) -> None:
+        (image,) = (tree.parent / "cache").rglob("bzImage")
+        image.write_bytes(b"of the build before")
+
+    monkeypatch.setattr(FakeBuilder, "fails", spoil)
+    with pytest.raises(UserError, match=r"bzImage was not made of vmlinux\.bin\.gz: remove "):
+        get(tree)
+    assert not list((tree.parent / "cache/kernels").glob("*"))
+
+
+def test_a_changed_kconfig_file_configures_anew(tree: Path) -> None:
+    calls: list[str] = []
+
+    def count(self: FakeBuilder, target: str) -> None:
+        calls.append(target)
+        self.build_dir.joinpath(".config").write_text("")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeBuilder, "make", count)
+        patch.setattr(kconfig, "not_taken", lambda *_: [])
+        get(tree)
+        (tree / "core.c").write_text("edited, and longer\n")
+        get(tree)
+        assert calls == ["tinyconfig", "olddefconfig"]
+        (tree / "Kconfig").write_text("config NEW\n")
+        get(tree)
+    assert len(calls) == 4
+
+
+def test_fragments_and_compiler_are_in_the_key(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {get(tree).key}
+    less = dataclasses.replace(UNPATCHED.kernel, fragments=("base.config",))
+    keys.add(get(tree, dataclasses.replace(UNPATCHED, kernel=less)).key)
+    monkeypatch.setattr(toolchain, "versions", lambda: {"compiler": "gcc 2"})
+    keys.add(get(tree).key)
+    assert len(keys) == 3
+
+
+def test_a_read_only_cache_serves_what_it_has(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    first = get(tree)
+    for name in ("os.utime", "pathlib.Path.mkdir", "pathlib.Path.write_text", "os.link"):
+        monkeypatch.setattr(name, read_only)
+    assert get(tree) == first
+
+
+def test_modules_are_kept_with_their_debug_info_too(tree: Path) -> None:
+    kernel = get(tree)
+    assert kernel.debug_modules
+    assert (kernel.debug_modules / "module.ko").read_text() == "debug info of module.c\n"
+
+
+def test_built_again_in_another_place(tree: Path, tmp_path: Path) -> None:
+    first, place = get(tree), tmp_path / "elsewhere"
+    again = build_pipeline.provide_kernel(UNPATCHED, KernelOptions(tree=tree), Quiet(), place)
+    assert FakeBuilder.built == 2
+    assert again.key == first.key
+    assert again.directory == place / "kernels" / first.key
+    assert again.source_tree
+    assert again.source_tree.is_relative_to(place)
+    assert get(tree) == first
+
+
+def test_our_own_modules_come_with_a_kernel_that_has_the_series(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = get(tree)
+    assert plain.debug_modules
+    assert not (plain.debug_modules / "fm_dummy_map.ko").exists()
+
+    (tree / "core.c").write_text("patched\n")
+    monkeypatch.setattr(FakeBuilder, "exports", suite_modules.NEEDS)
+    patched = get(tree)
+    assert patched.debug_modules
+    assert (patched.debug_modules / "fm_dummy_map.ko").read_text() == "ours\n"
+
+
+def test_our_own_modules_are_in_the_key(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = get(tree)
+    monkeypatch.setattr(suite_modules, "sha256", lambda: "edited")
+    assert get(tree).key != first.key
+
+
+def test_scripts_are_run_from_the_copy_and_never_from_the_users_tree(tree: Path) -> None:
+    scripts = get(tree).source_tree
+    assert scripts
+    assert (scripts / "Makefile").is_file()
+    assert tree not in (scripts, *scripts.parents)
+
+
+def test_kernels_beyond_the_last_few_go_when_nobody_uses_them(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel_cache, "KEEP", 1)
+    kernels = []
+    for number, age in enumerate((2 * kernel_cache.UNUSED, 60.0, 30.0)):
+        (tree / "core.c").write_text("edited\n" * (number + 2))
+        kernels.append(get(tree))
+        then = time.time() - age
+        os.utime(kernels[-1].directory / "metadata.json", (then, then))
+    assert [kernel.directory.exists() for kernel in kernels] == [False, True, True]
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, UserError, RuntimeError])
+def test_what_was_interrupted_leaves_no_result_and_no_lock(
+    tree: Path, tmp_path: Path, failure: type[BaseException]
+) -> None:
+    def fail() -> None:
+        raise failure
+
+    FakeBuilder.fails = staticmethod(fail)
+    with pytest.raises(failure):
+        get(tree)
+    assert not list((tmp_path / "cache").glob("kernels/*"))
+    FakeBuilder.fails = None
+    assert get(tree).image.is_file()
+
+
+def test_a_cache_that_cannot_be_written_to_is_named(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FLOWMAP_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"file cannot be written to.*FLOWMAP_CACHE"):
+        get(tree)
+
+
+def test_the_series_is_applied_to_a_tree_only_when_asked(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_pipeline, "ROOT", tmp_path)
+    folder = tmp_path / "patches"
+    folder.mkdir()
+    (folder / "series").write_text("0001.patch\n")
+    (folder / "0001.patch").write_text(
+        "diff --git a/module.c b/module.c\n--- a/module.c\n+++ b/module.c\n"
+        "@@ -1 +1 @@\n-module.c\n+patched\n"
+    )
+    patched = dataclasses.replace(
+        UNPATCHED, kernel=dataclasses.replace(UNPATCHED.kernel, series="patches")
+    )
+    assert get(tree, patched).metadata["series"] is None
+    asked = KernelOptions(tree=tree, apply_series=True)
+    kernel = build_pipeline.provide_kernel(patched, asked, Quiet())
+    assert kernel.metadata["series"]["sha256"] == patch_series.load(folder, "patches").sha256
+    module = kernel.modules / "lib/modules" / kernel.release / "module.ko"
+    assert module.read_text() == "patched\n"
+    assert (tree / "module.c").read_text() == "module.c\n"
+
+
+def test_switches_of_a_tree_need_a_tree(tree: Path) -> None:
+    assert tree
+    with pytest.raises(UserError, match="--kernel-tree"):
+        build_pipeline.provide_kernel(UNPATCHED, KernelOptions(apply_series=True), Quiet())
+
+
+def test_too_little_disk_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 9999 kB\nMemAvailable: 1048576 kB\n")
+    with pytest.raises(UserError, match=r"1\.0 GiB of memory available"):
+        resource_check.require(tmp_path, first=False, meminfo=meminfo)
+    monkeypatch.setattr(resource_check, "FIRST_DISK_GIB", 1e9)
+    with pytest.raises(UserError, match="GiB free"):
+        resource_check.require(tmp_path, first=True, meminfo=meminfo)
+
+
+def test_the_real_builder_fits_the_fake() -> None:
+    assert {"make", "build"} <= set(vars(kbuild.Builder))

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Configuration: what is asked for is there, or the symbol and its fragment are named."""
+
+from pathlib import Path
+
+import pytest
+
+from fixtures.host.kernel import kconfig
+from fixtures.host.kernel.kconfig import Fragment
+from fixtures.host.util.errors import UserError
+
+
+class FakeMake:
+    """A kconfig that knows a few symbols, and takes what is asked for unless told otherwise."""
+
+    def __init__(self, folder: Path, refuses: str = "") -> None:
+        self.config = folder / ".config"
+        self.refuses = refuses
+        self.calls: list[str] = []
+
+    def __call__(self, target: str, /) -> None:
+        self.calls.append(target)
+        if target == "tinyconfig":
+            self.config.write_text("CONFIG_LAZY=y\n# CONFIG_NET is not set\nCONFIG_TINY=y\n")
+        elif self.refuses:
+            lines = self.config.read_text().splitlines()
+            kept = [line for line in lines if self.refuses not in line]
+            self.config.write_text("\n".join(kept) + "\n")
+
+
+def test_fragments_are_laid_over_tinyconfig_in_order(tmp_path: Path) -> None:
+    make = FakeMake(tmp_path)
+    fragments = [
+        Fragment("a", "CONFIG_NET=m\nCONFIG_TINY=n\n"),
+        Fragment("b", "CONFIG_NET=y\nCONFIG_LAZY=y\n"),
+    ]
+    kconfig.configure(tmp_path, fragments, "state", make)
+    assert kconfig.symbols(make.config.read_text()) == {
+        "CONFIG_NET": "y",
+        "CONFIG_TINY": "n",
+        "CONFIG_LAZY": "y",
+    }
+
+
+def test_what_a_fragment_sets_comes_last_because_kconfig_takes_the_last_of_a_choice(
+    tmp_path: Path,
+) -> None:
+    make = FakeMake(tmp_path)
+    kconfig.configure(tmp_path, [Fragment("a", "CONFIG_LAZY=y\n")], "state", make)
+    assert make.config.read_text().splitlines()[-1] == "CONFIG_LAZY=y"
+
+
+def test_every_symbol_that_does_not_take_is_named_with_its_fragment(tmp_path: Path) -> None:
+    make = FakeMake(tmp_path, refuses="_X")
+    fragments = [Fragment("a.config", "CONFIG_XA=y\n"), Fragment("b.config", "CONFIG_XB=m\n")]
+    with pytest.raises(UserError) as caught:
+        kconfig.configure(tmp_path, fragments, "state", make)
+    assert "CONFIG_XA=y of a.config (it is n)" in str(caught.value)
+    assert "CONFIG_XB=m of b.config (it is n)" in str(caught.value)
+    assert not make.config.exists(), "tuxmake would build with it"
+
+
+def test_the_same_again_costs_no_make(tmp_path: Path) -> None:
+    make = FakeMake(tmp_path)
+    fragments = [Fragment("a", "CONFIG_NET=y\n")]
+    kconfig.configure(tmp_path, fragments, "state", make)
+    kconfig.configure(tmp_path, fragments, "state", make)
+    assert make.calls == ["tinyconfig", "olddefconfig"]
+    kconfig.configure(tmp_path, fragments, "another compiler", make)
+    assert len(make.calls) == 4
+
+
+def test_an_interrupted_configuration_is_made_again(tmp_path: Path) -> None:
+    def interrupted(target: str, /) -> None:
+        (tmp_path / ".config").write_text("CONFIG_HALF=y\n")
+        if target == "olddefconfig":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kconfig.configure(tmp_path, [], "state", interrupted)
+    assert not (tmp_path / ".config").exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "result", "refused"),
+    [
+        ("CONFIG_A=y", "CONFIG_A=y", 0),
+        ("CONFIG_A=y", "CONFIG_A=m", 1),
+        ("CONFIG_A=n", "", 0),
+        ("# CONFIG_A is not set", "CONFIG_A=y", 1),
+        ('CONFIG_A="text"', 'CONFIG_A="text"', 0),
+        ("CONFIG_A=17", "CONFIG_A=15", 1),
+    ],
+)
+def test_taken_means_with_that_value(wanted: str, result: str, refused: int) -> None:
+    assert len(kconfig.not_taken([Fragment("f", wanted)], result)) == refused
+
+
+def test_a_line_that_asks_for_nothing_is_an_error_with_its_number(tmp_path: Path) -> None:
+    (tmp_path / "a.config").write_text("# good\nCONFIG_A=y\nCONFIG_B = y\n")
+    with pytest.raises(UserError, match=r"a\.config, line 3"):
+        kconfig.load(tmp_path, ["a.config"])

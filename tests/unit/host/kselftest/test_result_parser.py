@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a script says of its cases, read from the shapes that upstream's scripts have."""
+
+import pytest
+
+from fixtures.host.kselftest.result_parser import Cases, parse
+
+NFT_FLOWTABLE = """\
+PASS: flow offloaded for ns1/ns2
+FAIL: file mismatch for ns1 -> ns2
+-rw------- 1 root root 2097152 Jan 1 00:00 /tmp/tmp.yH1
+PASS: dscp_ingress: dscp packet counters match
+SKIP: Could not load netdev:egress for veth1
+"""
+
+HARNESS = """\
+TAP version 13
+1..3
+# Starting 3 tests from 1 test cases.
+#  RUN           conntrack_dump_flush.test_dump_by_zone ...
+#            OK  conntrack_dump_flush.test_dump_by_zone
+ok 1 conntrack_dump_flush.test_dump_by_zone
+not ok 2 conntrack_dump_flush.test_flush_by_zone
+ok 3 conntrack_dump_flush.test_flush_by_zone_default # SKIP no zones
+# Totals: pass:1 fail:1 xfail:0 xpass:0 skip:1 error:0
+"""
+
+TDC = """\
+ -- ns/SubPlugin.__init__
+Test 696a: Add simple ct action
+All test results:
+
+1..2
+ok 1 696a - Add simple ct action
+not ok 2 e38c - Add simple ct action with cookie
+ok 3 3b10 - Attach act_ct to an ingress qdisc # skipped - skipped - previous setup failed
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "cases"),
+    [
+        (
+            NFT_FLOWTABLE,
+            Cases(
+                2,
+                ("file mismatch for ns1 -> ns2",),
+                ("Could not load netdev:egress for veth1",),
+            ),
+        ),
+        (
+            HARNESS,
+            Cases(
+                1,
+                ("conntrack_dump_flush.test_flush_by_zone",),
+                ("conntrack_dump_flush.test_flush_by_zone_default",),
+            ),
+        ),
+        (
+            TDC,
+            Cases(
+                1,
+                ("e38c - Add simple ct action with cookie",),
+                ("3b10 - Attach act_ct to an ingress qdisc",),
+            ),
+        ),
+        ("XFAIL: clash resolution for 127.0.0.1:9001 did not trigger\n", Cases(1)),
+        ("OKAY is not a word\nPASSWORD: no\nokay 1 x\n", Cases()),
+        ("", Cases()),
+    ],
+    ids=["script", "harness", "tdc", "xfail", "prose", "nothing"],
+)
+def test_each_shape_is_read(output: str, cases: Cases) -> None:
+    assert parse(output) == cases
+
+
+def test_what_chance_decides_is_not_part_of_a_name() -> None:
+    one = parse("FAIL: ns0-x7Yz0q cannot reach ns1-AbCdEf: counter 4211 exceeds 4096\n")
+    other = parse("FAIL: ns0-ZZtop1 cannot reach ns1-000000: counter 99 exceeds 4096\n")
+    assert one == other
+    assert one.failed == ("ns0 cannot reach ns1: counter N exceeds N",)
+
+
+def test_the_counts_are_told_in_words() -> None:
+    assert parse(NFT_FLOWTABLE).words == "2 passed, 1 failed, 1 skipped"
+    assert parse("").words == ""

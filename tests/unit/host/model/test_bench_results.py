@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Figures: medians, spread, and that bench.json gives back what was put in."""
+
+import json
+
+import pytest
+
+from fixtures.host.model.bench_results import INSTRUCTIONS, TIME, Bench, Missing, from_report, load
+from fixtures.host.util.errors import UserError
+from tests.unit.host.bench.bench_samples import bench, figure
+
+
+def test_median_and_quartiles() -> None:
+    found = figure("lookup", 5.0, 1.0, 3.0, 2.0, 4.0)
+    assert found.median == 3.0
+    assert found.spread == (2.0, 4.0)
+    assert figure("lookup", 7.0).spread == (7.0, 7.0)
+
+
+def test_figure_without_samples_is_refused() -> None:
+    with pytest.raises(ValueError, match="no samples"):
+        figure("lookup")
+
+
+@pytest.mark.parametrize(
+    ("machine", "unit", "measure"),
+    [(INSTRUCTIONS, "time", "instructions"), (TIME, "time", "ns"), (TIME, "octets", "octets")],
+)
+def test_what_samples_count_depends_on_the_machine(machine: str, unit: str, measure: str) -> None:
+    assert figure("lookup", 1.0, machine=machine, unit=unit).measure == measure
+
+
+def test_json_gives_the_same_back_and_has_the_medians() -> None:
+    lost = Missing(part="size", profile="base", machine=TIME, measurement="m", why="no memory")
+    run = bench([figure("lookup", 1.0, 2.0, 4.0, by="flow map")], [lost])
+    text = run.to_json()
+    assert json.loads(text)["figures"][0]["median"] == 2.0
+    assert Bench.from_json(text) == run
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", '{"schema": 99}', '{"schema": 1, "figures": [{"samples": ["x"]}], "missing": []}'],
+)
+def test_file_of_another_kind_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(UserError, match=r"^bench\.json: .*"):
+        Bench.from_json(text)
+
+
+def test_file_that_is_not_there(tmp_path: object) -> None:
+    from pathlib import Path
+
+    with pytest.raises(UserError, match="run `tox -e bench` first"):
+        load(Path(str(tmp_path)) / "bench.json")
+
+
+def test_figures_are_found_in_a_report_among_other_properties() -> None:
+    sent = {"name": "add", "samples": [3, 4], "unit": "time", "case": {"tables": 1}}
+    found = from_report([["other", 1], ["figure", sent]], "unpatched", INSTRUCTIONS)
+    assert found == (figure("add", 3, 4, profile="unpatched", tables=1),)
+
+
+def test_find_asks_for_name_machine_profile_and_part_of_the_case() -> None:
+    own = figure("add", 1.0, tables=1, of="flow map")
+    run = bench([figure("add", 2.0, tables=0, of="flow map"), own])
+    assert run.find("add", INSTRUCTIONS, tables=1) is own
+    assert run.find("add", TIME, tables=1) is None
+    assert run.find("add", INSTRUCTIONS, "unpatched", tables=1) is None
+    assert run.find("add", INSTRUCTIONS, tables=4) is None

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Mails that apply, mails that do not, and what is read out of checkpatch."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fixtures.host.kernel import patch_series
+from fixtures.host.patchcheck import mail_checks
+from fixtures.host.util.errors import UserError
+from fixtures.host.util.subprocess_util import CommandError
+
+BEFORE = "one\ntwo\nthree\nfour\nfive\nsix\nseven\n"
+
+
+def git(folder: Path, *argv: str) -> None:
+    """Run git as nobody in particular."""
+    identity = ["-c", "user.name=somebody", "-c", "user.email=somebody@localhost"]
+    subprocess.run(["git", *identity, *argv], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def patches(tmp_path: Path) -> patch_series.Series:
+    """Two patches of one file, as git format-patch writes them."""
+    repo, folder = tmp_path / "repo", tmp_path / "patches"
+    repo.mkdir()
+    git(repo, "init", "-q")
+    for text in (BEFORE, BEFORE.replace("two", "2"), BEFORE.replace("two", "2") + "eight\n"):
+        (repo / "file.c").write_text(text)
+        git(repo, "add", "file.c")
+        git(repo, "commit", "-q", "-m", f"file: {len(text)}")
+    git(repo, "format-patch", "-q", "-o", str(folder), "HEAD~2")
+    names = sorted(path.name for path in folder.iterdir())
+    (folder / "series").write_text("\n".join(names))
+    return patch_series.load(folder, "patches")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """What the patches are for."""
+    folder = tmp_path / "tree"
+    folder.mkdir()
+    (folder / "file.c").write_text(BEFORE)
+    return folder
+
+
+def test_mails_that_apply(patches: patch_series.Series, tree: Path) -> None:
+    assert mail_checks.applies(patches, tree, patch_series.overlay(patches, tree)) == []
+    assert (tree / "file.c").read_text() == BEFORE
+
+
+def test_mail_that_does_not_apply_is_named(patches: patch_series.Series, tree: Path) -> None:
+    wanted = patch_series.overlay(patches, tree)
+    (tree / "file.c").write_text(BEFORE.replace("three", "3"))
+    (finding,) = mail_checks.applies(patches, tree, wanted)
+    assert finding.place == f"patches/{patches.patches[0][0]}"
+    assert "git am" in finding.text
+
+
+def test_mail_that_makes_another_file_is_named(patches: patch_series.Series, tree: Path) -> None:
+    (finding,) = mail_checks.applies(patches, tree, {"file.c": b"something else\n"})
+    assert finding.place == "file.c"
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("exit 0", []),
+        (
+            'print "/somewhere/0001.patch:7: WARNING: odd\\n"; exit 1',
+            ["WARNING: odd", "WARNING: odd"],
+        ),
+        ('print STDERR "no such option\\n"; exit 2', ["checkpatch: no such option"] * 2),
+    ],
+    ids=["clean", "warning", "broken"],
+)
+def test_checkpatch(
+    patches: patch_series.Series, tree: Path, script: str, expected: list[str]
+) -> None:
+    (tree / "scripts").mkdir()
+    (tree / "scripts/checkpatch.pl").write_text(f"{script};\n")
+    assert [finding.text for finding in mail_checks.style(patches, tree)] == expected
+
+
+@pytest.mark.parametrize("count", ["0", "3", "-1", "one", ""])
+def test_count_of_patches_that_makes_no_sense(patches: patch_series.Series, count: str) -> None:
+    with pytest.raises(UserError, match="has 2 patches"):
+        patch_series.first(patches, count)
+
+
+def test_first_patches(patches: patch_series.Series) -> None:
+    assert patch_series.first(patches, "1").patches == patches.patches[:1]
+    assert patch_series.first(patches, "2").sha256 == patches.sha256
+
+
+def test_error_of_git_is_not_taken_for_a_finding(patches: patch_series.Series, tree: Path) -> None:
+    with pytest.raises(CommandError):
+        mail_checks.applies(patches, tree, {})

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""System packages: what is missing is installed, or the line to run is shown."""
+
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures.host.setup import system_packages
+from fixtures.host.util.errors import UserError
+
+
+class Machine:
+    """A Debian with some packages."""
+
+    def __init__(self) -> None:
+        self.installed = {name for package in system_packages.load() for name in package.names}
+        self.known: set[str] = set(self.installed)
+        self.known_after_update: set[str] = set()
+        self.apt: list[list[str]] = []
+        self.sudo = False
+
+    def run(self, argv: Sequence[str | Path], **_: Any) -> "subprocess.CompletedProcess[str]":
+        """Stand in for ``run``."""
+        program, *rest = map(str, argv)
+        out, status = "", 0
+        if program == "dpkg-query":
+            out = "".join(f"{name} installed\n" for name in rest if name in self.installed)
+            out += "removed-one config-files\n"
+        elif program == "apt-cache":
+            for name in rest[1:]:
+                candidate = "1.0" if name in self.known else "(none)"
+                out += f"{name}:\n  Installed: (none)\n  Candidate: {candidate}\n"
+        elif program == "sudo":
+            status = 0 if self.sudo else 1
+        return subprocess.CompletedProcess([program], status, out, "")
+
+    def call(self, argv: Sequence[str], **_: Any) -> None:
+        """Stand in for ``subprocess.run``."""
+        self.apt.append(list(argv))
+        if "update" in argv:
+            self.known |= self.known_after_update
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A Debian that has everything, and a root."""
+    fake = Machine()
+    monkeypatch.setattr(system_packages, "run", fake.run)
+    monkeypatch.setattr(subprocess, "run", fake.call)
+    monkeypatch.setattr("shutil.which", lambda name, **_: f"/usr/bin/{name}")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    return fake
+
+
+def test_each_package_says_why() -> None:
+    assert all(package.why and package.file for package in system_packages.load())
+
+
+def test_nothing_missing_runs_no_apt(machine: Machine) -> None:
+    system_packages.ensure()
+    assert not machine.apt
+
+
+def test_any_alternative_will_do(machine: Machine) -> None:
+    machine.installed.remove("pahole")
+    system_packages.ensure()
+    assert not machine.apt
+
+
+def test_the_first_alternative_that_the_release_has_is_installed(machine: Machine) -> None:
+    machine.installed -= {"bpftool", "linux-tools-generic", "bc"}
+    machine.known.remove("bpftool")
+    system_packages.ensure()
+    (install,) = machine.apt
+    assert install[-2:] == ["bc", "linux-tools-generic"]
+    assert "--no-install-recommends" in install
+    assert "DEBIAN_FRONTEND=noninteractive" in install
+
+
+def test_lists_are_updated_when_they_know_too_little(machine: Machine) -> None:
+    machine.installed.remove("bc")
+    machine.known.clear()
+    machine.known_after_update = {"bc"}
+    system_packages.ensure()
+    assert ["update" in call for call in machine.apt] == [True, False]
+
+
+def test_a_name_that_the_release_lacks_is_an_error(machine: Machine) -> None:
+    machine.installed.remove("bc")
+    machine.known.clear()
+    with pytest.raises(UserError, match="no package bc"):
+        system_packages.ensure()
+
+
+def test_without_root_the_line_to_run_is_shown(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.installed -= {"bc", "ccache"}
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(UserError, match="run: sudo apt-get install -y bc ccache"):
+        system_packages.ensure()
+    machine.sudo = True
+    system_packages.ensure()
+    assert machine.apt[0][:2] == ["sudo", "-n"]
+
+
+@pytest.mark.parametrize(
+    ("system", "line"),
+    [
+        ({"ID": "fedora"}, "run: sudo dnf install -y .*qemu-system-x86-core"),
+        ({"ID": "other"}, r"qemu-system-x86_64 \(in Debian's qemu-system-x86\)"),
+    ],
+)
+def test_elsewhere_what_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, system: dict[str, str], line: str
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: system)
+    with pytest.raises(UserError, match=line):
+        system_packages.ensure()
+
+
+def test_what_some_tests_like_is_installed_for_them_alone(machine: Machine) -> None:
+    machine.installed -= {"chromium", "google-chrome-stable"}
+    system_packages.ensure()
+    assert not machine.apt
+    system_packages.ensure("unit")
+    assert [call[-1] for call in machine.apt] == ["chromium"]
+
+
+def test_what_some_tests_like_is_done_without_where_it_cannot_be_had(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.installed -= {"chromium", "google-chrome-stable"}
+    machine.known.clear()
+    system_packages.ensure("unit")
+    assert "going on without chromium: this release has no package" in capsys.readouterr().err
+
+
+def test_what_some_tests_like_stops_nothing_on_another_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = {package.file for package in system_packages.load() if package.liked_by is None}
+    monkeypatch.setattr("shutil.which", lambda name, **_: name if name in there else None)
+    monkeypatch.setattr(system_packages, "_there", lambda package: package.file in there)
+    system_packages.ensure("unit")
+
+
+def test_the_command_line_says_it_in_one_line_and_exits_2(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    machine.installed.remove("bc")
+    assert system_packages.main() == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Text from a guest, made fit to print."""
+
+import xml.etree.ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fixtures.host.util.sanitize_text import clean, clip, count, duration, headline, one_line, when
+
+
+@pytest.mark.parametrize(
+    ("raw", "printed"),
+    [
+        ("plain\n\ttext", "plain\n\ttext"),
+        ("\x1b[1;31mred\x1b[0m", "red"),
+        ("\x1b]0;title\x07after", "after"),
+        ("\x1b(Bcharset", "charset"),
+        ("nul\0bell\a", "nul\\x00bell\\x07"),
+        ("one\r\ntwo\rthree", "one\ntwo\nthree"),
+        (b"\xff".decode(errors="surrogateescape"), "\\xff"),
+        ("\ud800", "\\ud800"),
+        ("next\x85line\u2028sep", "next\\x85line\\u2028sep"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("\ufffe\uffff", "\\ufffe\\uffff"),
+        ("]]> & <b>", "]]> & <b>"),
+    ],
+)
+def test_clean(raw: str, printed: str) -> None:
+    assert clean(raw) == printed
+
+
+@given(st.text(st.characters(codec=None)))
+def test_what_is_clean_is_utf8_xml_and_stays_the_same(raw: str) -> None:
+    text = clean(raw)
+    text.encode()
+    element = ET.Element("a")
+    element.text = text
+    back = ET.fromstring(ET.tostring(element, encoding="unicode"))
+    assert (back.text or "") == text
+    assert clean(text) == text
+    assert text.split("\n") == (text + "\n").splitlines()
+
+
+def test_clip_keeps_both_ends_and_says_what_it_left_out() -> None:
+    text = clip("a" * 5000 + "b" * 5000, 1000)
+    assert text.startswith("aaa")
+    assert text.endswith("bbb")
+    assert "[… 9,060 characters left out here …]" in text
+    assert len(text) <= 1000
+
+
+def test_short_text_is_not_clipped() -> None:
+    assert clip("short", 5) == "short"
+
+
+def test_one_line_is_the_first_with_words_in_it() -> None:
+    assert one_line("\n  \n  first   words \nsecond") == "first words"
+    assert one_line("x" * 50, 10) == "x" * 9 + "…"
+    assert one_line("\n\n") == ""
+
+
+def test_headline_prefers_what_pytest_marks() -> None:
+    assert headline("def test():\n>   assert a == b\nE   assert 1 == 2\nE    +  where") == (
+        "assert 1 == 2"
+    )
+    assert headline("Kernel panic - not syncing") == "Kernel panic - not syncing"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0.00 s"),
+        (0.314, "0.31 s"),
+        (9.999, "10.0 s"),
+        (59.96, "1 min 00 s"),
+        (185.4, "3 min 05 s"),
+        (3599.6, "1 h 00 min"),
+        (3725, "1 h 02 min"),
+    ],
+)
+def test_duration(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_count() -> None:
+    assert [count(n, "test") for n in (0, 1, 1234)] == ["0 tests", "1 test", "1,234 tests"]
+
+
+@pytest.mark.parametrize(
+    ("time", "words"),
+    [
+        ("2026-01-01T10:00:59Z", "2026-01-01 10:00 UTC"),
+        ("2026-01-01T01:30:00+02:00", "2025-12-31 23:30 UTC"),
+        ("", ""),
+        ("some day", "some day"),
+        ("2026-01-01", "2026-01-01"),
+        ("0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00+14:00"),
+    ],
+)
+def test_when(time: str, words: str) -> None:
+    assert when(time) == words

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The QEMU command line, and what makes two saved states interchangeable."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fixtures.host.vm import qemu_args
+from fixtures.host.vm.qemu_args import Machine
+
+MACHINE = Machine(Path("/k/bzImage"), "k1", Path("/i/root,1.erofs"), "r1", "tcg", 1024, 2, ("a=b",))
+
+
+@pytest.fixture(autouse=True)
+def _qemu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qemu_args, "qemu_version", lambda: "QEMU emulator version 7.2")
+
+
+def test_nothing_of_the_host_is_shared() -> None:
+    words = " ".join(MACHINE.arguments(3, 4, 5))
+    assert not [bad for bad in ("virtfs", "9p", "fsdev", "netdev", "readonly=off") if bad in words]
+    assert "readonly=on" in words
+
+
+def test_a_comma_in_a_path_stays_in_the_path() -> None:
+    assert "file=/i/root,,1.erofs," in " ".join(MACHINE.arguments(3, 4, 5))
+
+
+def test_a_panic_ends_qemu() -> None:
+    assert "-no-reboot" in MACHINE.arguments(3, 4, 5)
+    assert "panic=-1" in MACHINE.parameters()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kernel_key": "k2"},
+        {"root_key": "r2"},
+        {"accel": "kvm"},
+        {"memory_mib": 2048},
+        {"cpus": 4},
+        {"cmdline": ()},
+    ],
+)
+def test_a_state_fits_only_its_like(change: dict[str, object]) -> None:
+    assert replace(MACHINE, **change).key != MACHINE.key  # type: ignore[arg-type]  # parametrised
+
+
+def test_a_state_fits_the_same_bytes_elsewhere() -> None:
+    assert replace(MACHINE, kernel=Path("/other/bzImage")).key == MACHINE.key
