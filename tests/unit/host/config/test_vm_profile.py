@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Profiles: those of the project are sound, and a mistake in one is one clear line."""
+"""VM profiles: the project's own are valid, and a mistake is reported in one line."""
 
 from pathlib import Path
 
@@ -28,58 +28,58 @@ deadline_scale = 1.0
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with one good profile."""
+    """Return a folder with one valid profile."""
     (tmp_path / "base.toml").write_text(BASE)
     (tmp_path / "a.config").write_text("CONFIG_A=y\n")
     return tmp_path
 
 
 @pytest.mark.parametrize("name", vm_profile.known())
-def test_the_projects_own_profiles_load(name: str) -> None:
+def test_project_profile_loads(name: str) -> None:
     loaded = vm_profile.load(name)
     assert kconfig.load(vm_profile.FOLDER, loaded.kernel.fragments)
 
 
-def test_unpatched_has_neither_series_nor_flow_map() -> None:
+def test_unpatched_profile_has_no_series() -> None:
     loaded = vm_profile.load("unpatched")
     assert loaded.kernel.series is None
     assert "flowmap.config" not in loaded.kernel.fragments
 
 
-def test_every_key_arrives(folder: Path) -> None:
+def test_profile_has_every_key(folder: Path) -> None:
     loaded = vm_profile.load("base", folder)
     assert loaded.kernel.tarball_url == "https://example.org/v9.x/linux-9.1.2.tar.xz"
     assert loaded.kernel.tarball_sha256 is None
     assert loaded.vm == vm_profile.VmProfile(512, 2, ("quiet",), 1.0)
 
 
-def test_a_profile_lays_its_keys_over_those_it_extends(folder: Path) -> None:
+def test_profile_overrides_keys_of_extended_profile(folder: Path) -> None:
     (folder / "slow.toml").write_text('extends = "base"\n[kernel]\nseries = ""\n[vm]\ncpus = 1\n')
     loaded = vm_profile.load("slow", folder)
     assert (loaded.vm.cpus, loaded.vm.memory_mib) == (1, 512)
     assert loaded.kernel.series is None
 
 
-def refused(folder: Path, name: str = "base") -> str:
-    """The line that a profile is refused with."""
+def error_message(folder: Path, name: str = "base") -> str:
+    """Return the error message for an invalid profile."""
     with pytest.raises(UserError) as caught:
         vm_profile.load(name, folder)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_an_unknown_profile_is_answered_with_the_known_ones(folder: Path) -> None:
-    assert "known: base" in refused(folder, "bse")
+def test_unknown_profile_lists_known_ones(folder: Path) -> None:
+    assert "known: base" in error_message(folder, "bse")
 
 
-def test_malformed_toml_names_file_and_line(folder: Path) -> None:
+def test_malformed_toml_is_located(folder: Path) -> None:
     (folder / "base.toml").write_text("description = 'x'\n[kernel\n")
-    assert "base.toml" in refused(folder)
-    assert "line 2" in refused(folder)
+    assert "base.toml" in error_message(folder)
+    assert "line 2" in error_message(folder)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ("cpus = 2", "cpus = 2\ncores = 3", "unknown key vm.cores"),
         ("cpus = 2\n", "", "vm.cpus is missing"),
@@ -93,6 +93,6 @@ def test_malformed_toml_names_file_and_line(folder: Path) -> None:
         ("description", 'extends = "gone"\ndescription', "unknown profile 'gone'"),
     ],
 )
-def test_a_mistake_is_named(folder: Path, old: str, new: str, told: str) -> None:
+def test_invalid_profile_is_explained(folder: Path, old: str, new: str, message: str) -> None:
     (folder / "base.toml").write_text(BASE.replace(old, new))
-    assert told in refused(folder)
+    assert message in error_message(folder)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Text from a guest, made fit to print."""
+"""Text of a guest made safe to print, and formatted values."""
 
 import xml.etree.ElementTree as ET
 
@@ -27,12 +27,12 @@ from fixtures.host.util.sanitize_text import clean, clip, count, duration, headl
         ("]]> & <b>", "]]> & <b>"),
     ],
 )
-def test_clean(raw: str, printed: str) -> None:
+def test_sanitize_escapes_unprintable_characters(raw: str, printed: str) -> None:
     assert clean(raw) == printed
 
 
 @given(st.text(st.characters(codec=None)))
-def test_what_is_clean_is_utf8_xml_and_stays_the_same(raw: str) -> None:
+def test_sanitized_text_is_idempotent_and_valid_xml(raw: str) -> None:
     text = clean(raw)
     text.encode()
     element = ET.Element("a")
@@ -43,7 +43,7 @@ def test_what_is_clean_is_utf8_xml_and_stays_the_same(raw: str) -> None:
     assert text.split("\n") == (text + "\n").splitlines()
 
 
-def test_clip_keeps_both_ends_and_says_what_it_left_out() -> None:
+def test_truncate_keeps_both_ends_and_notes_the_gap() -> None:
     text = clip("a" * 5000 + "b" * 5000, 1000)
     assert text.startswith("aaa")
     assert text.endswith("bbb")
@@ -51,17 +51,17 @@ def test_clip_keeps_both_ends_and_says_what_it_left_out() -> None:
     assert len(text) <= 1000
 
 
-def test_short_text_is_not_clipped() -> None:
+def test_truncate_returns_short_text_unchanged() -> None:
     assert clip("short", 5) == "short"
 
 
-def test_one_line_is_the_first_with_words_in_it() -> None:
+def test_first_line_skips_blank_lines() -> None:
     assert one_line("\n  \n  first   words \nsecond") == "first words"
     assert one_line("x" * 50, 10) == "x" * 9 + "…"
     assert one_line("\n\n") == ""
 
 
-def test_headline_prefers_what_pytest_marks() -> None:
+def test_headline_prefers_line_marked_by_pytest() -> None:
     assert headline("def test():\n>   assert a == b\nE   assert 1 == 2\nE    +  where") == (
         "assert 1 == 2"
     )
@@ -80,11 +80,11 @@ def test_headline_prefers_what_pytest_marks() -> None:
         (3725, "1 h 02 min"),
     ],
 )
-def test_duration(seconds: float, words: str) -> None:
+def test_format_duration(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
-def test_count() -> None:
+def test_format_count() -> None:
     assert [count(n, "test") for n in (0, 1, 1234)] == ["0 tests", "1 test", "1,234 tests"]
 
 
@@ -99,5 +99,5 @@ def test_count() -> None:
         ("0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00+14:00"),
     ],
 )
-def test_when(time: str, words: str) -> None:
+def test_format_time(time: str, words: str) -> None:
     assert when(time) == words
