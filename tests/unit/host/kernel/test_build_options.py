@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Options of a kernel, there and back."""
+"""Kernel options: parsing and formatting are inverse."""
 
 from argparse import ArgumentParser
 from pathlib import Path
@@ -20,12 +20,12 @@ from fixtures.host.util.paths import ROOT
     ],
     ids=["none", "tree", "tarball", "image"],
 )
-def test_what_is_written_is_what_is_read(options: KernelOptions) -> None:
+def test_formatted_options_parse_to_equal_options(options: KernelOptions) -> None:
     parser = ArgumentParser()
     add_options(parser.add_argument)
     assert from_namespace(parser.parse_args(arguments(options))) == options
 
 
-def test_a_path_within_the_project_is_told_from_there() -> None:
+def test_path_in_project_is_relative() -> None:
     inside = Path("patches/a.patch")
     assert arguments(KernelOptions(mutant=ROOT / inside)) == ["--mutant", str(inside)]

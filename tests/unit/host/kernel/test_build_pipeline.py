@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""From a profile to a kernel with a build that is a fake: what is built when, and what is kept."""
+"""The build pipeline with a fake builder: what is built, cached and rebuilt."""
 
 import dataclasses
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.flowmap.series import EXPORTED_SYMBOLS
 from fixtures.host.config import vm_profile
 from fixtures.host.kernel import (
     build_pipeline,
@@ -21,13 +22,14 @@ from fixtures.host.kernel import (
     suite_modules,
     toolchain,
 )
-from fixtures.host.kernel.build_options import Kernel, KernelOptions
+from fixtures.host.kernel.build_options import KernelOptions
+from fixtures.host.kernel.built_kernel import Kernel
 from fixtures.host.util.errors import UserError
 from fixtures.host.util.progress import Progress, Quiet
 
 
 class FakeBuilder:
-    """Makes an image of the core's sources and a module of the module's."""
+    """Creates an image from core.c and a module from module.c."""
 
     built = 0
     fails: Callable[[], None] | None = None
@@ -45,14 +47,14 @@ class FakeBuilder:
         self.log = build_dir / "flowmap-build/build.log"
 
     def make(self, target: str, **more: str) -> None:
-        """Take every symbol; make one module where there is a folder for it."""
+        """Accept every symbol; create one module for the target ``modules``."""
         if target == "tinyconfig":
             (self.build_dir / ".config").write_text("")
         if target == "modules":
             Path(more["MO"], "fm_dummy_map.ko").write_text("ours\n")
 
     def build(self, progress: Progress, name: str) -> int:
-        """Leave what a build leaves."""
+        """Create the output files of a build."""
         assert isinstance(progress, Quiet)
         assert name
         type(self).built += 1
@@ -80,7 +82,7 @@ class FakeBuilder:
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A kernel tree, and an empty cache."""
+    """Return a kernel tree; the cache is empty."""
     folder = tmp_path / "linux"
     (folder / "scripts/kconfig").mkdir(parents=True)
     (folder / "Makefile").write_text("VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n")
@@ -101,11 +103,11 @@ UNPATCHED = vm_profile.load("unpatched")
 
 
 def get(tree: Path, which: vm_profile.Profile = UNPATCHED) -> Kernel:
-    """Provide the tree's kernel."""
+    """Return the tree's kernel from the pipeline."""
     return build_pipeline.provide_kernel(which, KernelOptions(tree=tree), Quiet())
 
 
-def test_built_once_and_found_from_then_on(tree: Path) -> None:
+def test_kernel_is_built_once_then_found(tree: Path) -> None:
     first = get(tree)
     assert first.image.is_file()
     assert (first.modules / "lib/modules" / first.release / "module.ko").is_file()
@@ -116,7 +118,7 @@ def test_built_once_and_found_from_then_on(tree: Path) -> None:
     assert FakeBuilder.built == 1
 
 
-def test_a_changed_module_is_another_kernel_with_the_same_image(tree: Path) -> None:
+def test_changed_module_changes_key_but_not_image(tree: Path) -> None:
     first = get(tree)
     (tree / "module.c").write_text("edited, and longer\n")
     second = get(tree)
@@ -124,23 +126,23 @@ def test_a_changed_module_is_another_kernel_with_the_same_image(tree: Path) -> N
     assert second.image_key == first.image_key
     assert first.vmlinux
     assert second.vmlinux
-    assert second.vmlinux.stat().st_ino == first.vmlinux.stat().st_ino, "it takes 230 MB"
+    assert second.vmlinux.stat().st_ino == first.vmlinux.stat().st_ino, "a copy would take 230 MB"
     (tree / "core.c").write_text("edited, and longer\n")
     assert get(tree).image_key != first.image_key
 
 
-def test_image_of_another_kernel_is_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoil(_: FakeBuilder) -> None:
+def test_stale_image_is_refused(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make_stale(_: FakeBuilder) -> None:
         (image,) = (tree.parent / "cache").rglob("bzImage")
         image.write_bytes(b"of the build before")
 
-    monkeypatch.setattr(FakeBuilder, "fails", spoil)
-    with pytest.raises(UserError, match=r"bzImage was not made of vmlinux\.bin\.gz: remove "):
+    monkeypatch.setattr(FakeBuilder, "fails", make_stale)
+    with pytest.raises(UserError, match=r"bzImage does not contain vmlinux\.bin\.gz: remove "):
         get(tree)
     assert not list((tree.parent / "cache/kernels").glob("*"))
 
 
-def test_a_changed_kconfig_file_configures_anew(tree: Path) -> None:
+def test_changed_kconfig_file_reconfigures(tree: Path) -> None:
     calls: list[str] = []
 
     def count(self: FakeBuilder, target: str) -> None:
@@ -159,7 +161,7 @@ def test_a_changed_kconfig_file_configures_anew(tree: Path) -> None:
     assert len(calls) == 4
 
 
-def test_fragments_and_compiler_are_in_the_key(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_covers_fragments_and_compiler(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {get(tree).key}
     less = dataclasses.replace(UNPATCHED.kernel, fragments=("base.config",))
     keys.add(get(tree, dataclasses.replace(UNPATCHED, kernel=less)).key)
@@ -168,7 +170,7 @@ def test_fragments_and_compiler_are_in_the_key(tree: Path, monkeypatch: pytest.M
     assert len(keys) == 3
 
 
-def test_a_read_only_cache_serves_what_it_has(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_cache_is_usable(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read_only(*_: object, **__: object) -> None:
         raise PermissionError
 
@@ -178,13 +180,13 @@ def test_a_read_only_cache_serves_what_it_has(tree: Path, monkeypatch: pytest.Mo
     assert get(tree) == first
 
 
-def test_modules_are_kept_with_their_debug_info_too(tree: Path) -> None:
+def test_modules_with_debug_info_are_stored(tree: Path) -> None:
     kernel = get(tree)
     assert kernel.debug_modules
     assert (kernel.debug_modules / "module.ko").read_text() == "debug info of module.c\n"
 
 
-def test_built_again_in_another_place(tree: Path, tmp_path: Path) -> None:
+def test_second_build_in_another_folder_has_same_key(tree: Path, tmp_path: Path) -> None:
     first, place = get(tree), tmp_path / "elsewhere"
     again = build_pipeline.provide_kernel(UNPATCHED, KernelOptions(tree=tree), Quiet(), place)
     assert FakeBuilder.built == 2
@@ -195,7 +197,7 @@ def test_built_again_in_another_place(tree: Path, tmp_path: Path) -> None:
     assert get(tree) == first
 
 
-def test_our_own_modules_come_with_a_kernel_that_has_the_series(
+def test_suite_modules_are_built_for_patched_kernel_only(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = get(tree)
@@ -203,28 +205,26 @@ def test_our_own_modules_come_with_a_kernel_that_has_the_series(
     assert not (plain.debug_modules / "fm_dummy_map.ko").exists()
 
     (tree / "core.c").write_text("patched\n")
-    monkeypatch.setattr(FakeBuilder, "exports", suite_modules.NEEDS)
+    monkeypatch.setattr(FakeBuilder, "exports", EXPORTED_SYMBOLS[0])
     patched = get(tree)
     assert patched.debug_modules
     assert (patched.debug_modules / "fm_dummy_map.ko").read_text() == "ours\n"
 
 
-def test_our_own_modules_are_in_the_key(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_covers_suite_modules(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = get(tree)
     monkeypatch.setattr(suite_modules, "sha256", lambda: "edited")
     assert get(tree).key != first.key
 
 
-def test_scripts_are_run_from_the_copy_and_never_from_the_users_tree(tree: Path) -> None:
+def test_scripts_are_taken_from_build_tree(tree: Path) -> None:
     scripts = get(tree).source_tree
     assert scripts
     assert (scripts / "Makefile").is_file()
     assert tree not in (scripts, *scripts.parents)
 
 
-def test_kernels_beyond_the_last_few_go_when_nobody_uses_them(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unused_kernels_are_pruned(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_cache, "KEEP", 1)
     kernels = []
     for number, age in enumerate((2 * kernel_cache.UNUSED, 60.0, 30.0)):
@@ -236,7 +236,7 @@ def test_kernels_beyond_the_last_few_go_when_nobody_uses_them(
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, UserError, RuntimeError])
-def test_what_was_interrupted_leaves_no_result_and_no_lock(
+def test_interrupted_build_leaves_no_result_and_no_lock(
     tree: Path, tmp_path: Path, failure: type[BaseException]
 ) -> None:
     def fail() -> None:
@@ -250,7 +250,7 @@ def test_what_was_interrupted_leaves_no_result_and_no_lock(
     assert get(tree).image.is_file()
 
 
-def test_a_cache_that_cannot_be_written_to_is_named(
+def test_unwritable_cache_is_named(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -259,7 +259,7 @@ def test_a_cache_that_cannot_be_written_to_is_named(
         get(tree)
 
 
-def test_the_series_is_applied_to_a_tree_only_when_asked(
+def test_series_is_applied_to_tree_on_request_only(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build_pipeline, "ROOT", tmp_path)
@@ -282,13 +282,13 @@ def test_the_series_is_applied_to_a_tree_only_when_asked(
     assert (tree / "module.c").read_text() == "module.c\n"
 
 
-def test_switches_of_a_tree_need_a_tree(tree: Path) -> None:
+def test_tree_options_need_a_tree(tree: Path) -> None:
     assert tree
     with pytest.raises(UserError, match="--kernel-tree"):
         build_pipeline.provide_kernel(UNPATCHED, KernelOptions(apply_series=True), Quiet())
 
 
-def test_too_little_disk_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_small_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 9999 kB\nMemAvailable: 1048576 kB\n")
     with pytest.raises(UserError, match=r"1\.0 GiB of memory available"):
@@ -298,5 +298,5 @@ def test_too_little_disk_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         resource_check.require(tmp_path, first=True, meminfo=meminfo)
 
 
-def test_the_real_builder_fits_the_fake() -> None:
+def test_builder_has_methods_of_fake() -> None:
     assert {"make", "build"} <= set(vars(kbuild.Builder))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The private copy: right whatever was in it before, and written to as little as possible."""
+"""The build tree: correct whatever its previous state, and updated by few writes."""
 
 import os
 from pathlib import Path
@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from fixtures.host.kernel.build_tree import WorkTree
-from fixtures.host.kernel.sources.resolver import Tree
+from fixtures.host.kernel.sources.kernel_source import Tree
 
 OLD = 1_000_000_000_000_000_000
 
 
 @pytest.fixture
 def origin(tmp_path: Path) -> Path:
-    """A tree with files that are long past."""
+    """Return a tree whose files have an old mtime."""
     folder = tmp_path / "origin"
     (folder / "net").mkdir(parents=True)
     for name in ("net/a.c", "net/b.c", "Makefile"):
@@ -26,12 +26,12 @@ def origin(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def work(tmp_path: Path) -> WorkTree:
-    """An empty work tree."""
+    """Return an empty build tree."""
     return WorkTree(tmp_path / "work")
 
 
 def times(work: WorkTree) -> dict[str, int]:
-    """When each file was written."""
+    """Return the mtime of each file."""
     return {
         str(path.relative_to(work.source)): path.lstat().st_mtime_ns
         for path in work.source.rglob("*")
@@ -40,7 +40,7 @@ def times(work: WorkTree) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("immutable", [True, False])
-def test_the_overlay_lies_on_a_copy(origin: Path, work: WorkTree, immutable: bool) -> None:
+def test_overlay_is_applied_to_copy(origin: Path, work: WorkTree, immutable: bool) -> None:
     tree = Tree(origin, None, immutable)
     work.sync(tree, {"net/a.c": b"patched\n", "net/b.c": None, "net/new.c": b"new\n"})
     assert (work.source / "net/a.c").read_text() == "patched\n"
@@ -52,7 +52,7 @@ def test_the_overlay_lies_on_a_copy(origin: Path, work: WorkTree, immutable: boo
 
 
 @pytest.mark.parametrize("immutable", [True, False])
-def test_only_what_changes_is_written(origin: Path, work: WorkTree, immutable: bool) -> None:
+def test_only_changed_files_are_written(origin: Path, work: WorkTree, immutable: bool) -> None:
     tree = Tree(origin, None, immutable)
     work.sync(tree, {"net/a.c": b"patched\n", "net/b.c": b"same\n"})
     before = times(work)
@@ -61,9 +61,7 @@ def test_only_what_changes_is_written(origin: Path, work: WorkTree, immutable: b
     assert {path for path in after if after[path] != before[path]} == {"net/a.c"}
 
 
-def test_a_file_that_a_patch_no_longer_touches_is_restored_as_newly_written(
-    origin: Path, work: WorkTree
-) -> None:
+def test_file_restored_from_tree_gets_new_mtime(origin: Path, work: WorkTree) -> None:
     tree = Tree(origin, None, immutable=True)
     work.sync(tree, {"net/a.c": b"patched\n", "net/new.c": b"new\n"})
     assert work.sync(tree, {}) == 2
@@ -72,7 +70,7 @@ def test_a_file_that_a_patch_no_longer_touches_is_restored_as_newly_written(
     assert not (work.source / "net/new.c").exists()
 
 
-def test_an_edited_tree_is_followed(origin: Path, work: WorkTree) -> None:
+def test_edits_of_tree_are_copied(origin: Path, work: WorkTree) -> None:
     tree = Tree(origin, None, immutable=False)
     work.sync(tree, {})
     (origin / "net/a.c").write_text("edited\n")
@@ -84,16 +82,14 @@ def test_an_edited_tree_is_followed(origin: Path, work: WorkTree) -> None:
     assert (work.source / "net/c.c").exists()
 
 
-def test_a_touched_but_equal_file_is_not_written(origin: Path, work: WorkTree) -> None:
+def test_touched_but_equal_file_is_not_written(origin: Path, work: WorkTree) -> None:
     tree = Tree(origin, None, immutable=False)
     work.sync(tree, {})
     os.utime(origin / "net/a.c")
     assert work.sync(tree, {}) == 0
 
 
-def test_an_edit_below_the_overlay_arrives_when_the_overlay_goes(
-    origin: Path, work: WorkTree
-) -> None:
+def test_edit_hidden_by_overlay_appears_without_overlay(origin: Path, work: WorkTree) -> None:
     tree = Tree(origin, None, immutable=False)
     work.sync(tree, {"net/a.c": b"patched\n"})
     (origin / "net/a.c").write_text("edited\n")
@@ -103,7 +99,7 @@ def test_an_edit_below_the_overlay_arrives_when_the_overlay_goes(
     assert (work.source / "net/a.c").read_text() == "edited\n"
 
 
-def test_an_interrupted_sync_is_mended_by_the_next(
+def test_interrupted_sync_is_repaired_by_next(
     origin: Path, work: WorkTree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = Tree(origin, None, immutable=True)
@@ -123,7 +119,7 @@ def test_an_interrupted_sync_is_mended_by_the_next(
     assert (work.source / "net/a.c").read_text() == "net/a.c\n"
 
 
-def test_build_folders_stay(origin: Path, work: WorkTree) -> None:
+def test_build_folder_survives_sync(origin: Path, work: WorkTree) -> None:
     tree = Tree(origin, None, immutable=False)
     work.sync(tree, {})
     built = work.build_dir("base") / "a.o"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What goes through ccache, and what must not."""
+"""The ccache wrapper: C goes through ccache, assembly does not."""
 
 import shutil
 from pathlib import Path
@@ -14,22 +14,22 @@ from fixtures.host.util.subprocess_util import run
     ("source", "compiler"),
     [("a.c", "ccache gcc"), ("piggy.S", "gcc"), ("--version", "ccache gcc")],
 )
-def test_assembly_is_not_taken_from_the_cache(tmp_path: Path, source: str, compiler: str) -> None:
+def test_assembly_bypasses_ccache(tmp_path: Path, source: str, compiler: str) -> None:
     for name, text in (("ccache", 'echo ccache "$@"'), ("gcc", 'echo gcc "$@"')):
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
     path = toolchain.environment(tmp_path, tmp_path)["PATH"]
-    ours = path.partition(":")[0]
+    wrapper_dir = path.partition(":")[0]
     args = [*toolchain.COMPILER.split(), "-c", "-o", "a b.o", source]
-    said = run(args, env={"PATH": f"{ours}:{tmp_path}:/usr/bin:/bin"}).stdout
-    assert said == f"{compiler} -c -o a b.o {source}\n"
+    output = run(args, env={"PATH": f"{wrapper_dir}:{tmp_path}:/usr/bin:/bin"}).stdout
+    assert output == f"{compiler} -c -o a b.o {source}\n"
 
 
 @pytest.mark.skipif(
     not (shutil.which("ccache") and shutil.which("gcc")),
     reason="no ccache or no gcc: run python -m fixtures.host.setup",
 )
-def test_assembly_has_what_it_takes_in_now(tmp_path: Path) -> None:
+def test_assembly_object_has_current_incbin_content(tmp_path: Path) -> None:
     environment = toolchain.environment(tmp_path, tmp_path / "cache")
     compiler = toolchain.COMPILER.split()
     (tmp_path / "piggy.S").write_text(f'.incbin "{tmp_path / "kernel"}"\n')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Configuration: what is asked for is there, or the symbol and its fragment are named."""
+"""Kernel configuration: it satisfies all fragments, or the symbol and fragment are named."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from fixtures.host.util.errors import UserError
 
 
 class FakeMake:
-    """A kconfig that knows a few symbols, and takes what is asked for unless told otherwise."""
+    """A fake kconfig with a few symbols; drops every symbol that contains ``refuses``."""
 
     def __init__(self, folder: Path, refuses: str = "") -> None:
         self.config = folder / ".config"
@@ -24,11 +24,11 @@ class FakeMake:
             self.config.write_text("CONFIG_LAZY=y\n# CONFIG_NET is not set\nCONFIG_TINY=y\n")
         elif self.refuses:
             lines = self.config.read_text().splitlines()
-            kept = [line for line in lines if self.refuses not in line]
-            self.config.write_text("\n".join(kept) + "\n")
+            accepted = [line for line in lines if self.refuses not in line]
+            self.config.write_text("\n".join(accepted) + "\n")
 
 
-def test_fragments_are_laid_over_tinyconfig_in_order(tmp_path: Path) -> None:
+def test_fragments_override_tinyconfig_in_order(tmp_path: Path) -> None:
     make = FakeMake(tmp_path)
     fragments = [
         Fragment("a", "CONFIG_NET=m\nCONFIG_TINY=n\n"),
@@ -42,7 +42,7 @@ def test_fragments_are_laid_over_tinyconfig_in_order(tmp_path: Path) -> None:
     }
 
 
-def test_what_a_fragment_sets_comes_last_because_kconfig_takes_the_last_of_a_choice(
+def test_fragment_symbol_is_moved_to_end_for_choices(
     tmp_path: Path,
 ) -> None:
     make = FakeMake(tmp_path)
@@ -50,7 +50,7 @@ def test_what_a_fragment_sets_comes_last_because_kconfig_takes_the_last_of_a_cho
     assert make.config.read_text().splitlines()[-1] == "CONFIG_LAZY=y"
 
 
-def test_every_symbol_that_does_not_take_is_named_with_its_fragment(tmp_path: Path) -> None:
+def test_unsatisfied_symbols_are_named_with_fragment(tmp_path: Path) -> None:
     make = FakeMake(tmp_path, refuses="_X")
     fragments = [Fragment("a.config", "CONFIG_XA=y\n"), Fragment("b.config", "CONFIG_XB=m\n")]
     with pytest.raises(UserError) as caught:
@@ -60,7 +60,7 @@ def test_every_symbol_that_does_not_take_is_named_with_its_fragment(tmp_path: Pa
     assert not make.config.exists(), "tuxmake would build with it"
 
 
-def test_the_same_again_costs_no_make(tmp_path: Path) -> None:
+def test_unchanged_configuration_runs_no_make(tmp_path: Path) -> None:
     make = FakeMake(tmp_path)
     fragments = [Fragment("a", "CONFIG_NET=y\n")]
     kconfig.configure(tmp_path, fragments, "state", make)
@@ -70,7 +70,7 @@ def test_the_same_again_costs_no_make(tmp_path: Path) -> None:
     assert len(make.calls) == 4
 
 
-def test_an_interrupted_configuration_is_made_again(tmp_path: Path) -> None:
+def test_interrupted_configuration_leaves_no_config(tmp_path: Path) -> None:
     def interrupted(target: str, /) -> None:
         (tmp_path / ".config").write_text("CONFIG_HALF=y\n")
         if target == "olddefconfig":
@@ -82,7 +82,7 @@ def test_an_interrupted_configuration_is_made_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "result", "refused"),
+    ("wanted", "result", "unsatisfied"),
     [
         ("CONFIG_A=y", "CONFIG_A=y", 0),
         ("CONFIG_A=y", "CONFIG_A=m", 1),
@@ -92,11 +92,11 @@ def test_an_interrupted_configuration_is_made_again(tmp_path: Path) -> None:
         ("CONFIG_A=17", "CONFIG_A=15", 1),
     ],
 )
-def test_taken_means_with_that_value(wanted: str, result: str, refused: int) -> None:
-    assert len(kconfig.not_taken([Fragment("f", wanted)], result)) == refused
+def test_symbol_needs_equal_value(wanted: str, result: str, unsatisfied: int) -> None:
+    assert len(kconfig.not_taken([Fragment("f", wanted)], result)) == unsatisfied
 
 
-def test_a_line_that_asks_for_nothing_is_an_error_with_its_number(tmp_path: Path) -> None:
+def test_malformed_line_is_located(tmp_path: Path) -> None:
     (tmp_path / "a.config").write_text("# good\nCONFIG_A=y\nCONFIG_B = y\n")
     with pytest.raises(UserError, match=r"a\.config, line 3"):
         kconfig.load(tmp_path, ["a.config"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The series: what it makes of a tree, and which patch and hunk do not fit."""
+"""The patch series: the overlay, and which patch and hunk do not apply."""
 
 from pathlib import Path
 
@@ -68,7 +68,7 @@ LINES = ["one", "two", "three", "four", "five", *map(str, range(6, 25))]
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A tree of a few files."""
+    """Return a tree with a few files."""
     net = tmp_path / "tree" / "net"
     net.mkdir(parents=True)
     (net / "a.c").write_text("\n".join(LINES) + "\n")
@@ -79,7 +79,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def patches(tmp_path: Path) -> Path:
-    """A series of two patches."""
+    """Return the folder of a series with two patches."""
     folder = tmp_path / "patches"
     folder.mkdir()
     (folder / "series").write_text("# a comment\n0001-edit.patch\n\n0002-add.patch # another\n")
@@ -89,13 +89,11 @@ def patches(tmp_path: Path) -> Path:
 
 
 def content(tree: Path) -> dict[str, bytes]:
-    """Everything in a tree."""
+    """Return path and content of every file in a tree."""
     return {str(p.relative_to(tree)): p.read_bytes() for p in tree.rglob("*") if p.is_file()}
 
 
-def test_overlay_is_what_the_series_makes_of_the_files_it_touches(
-    tree: Path, patches: Path
-) -> None:
+def test_overlay_has_files_changed_by_series(tree: Path, patches: Path) -> None:
     before = content(tree)
     result = patch_series.overlay(patch_series.load(patches, "patches"), tree)
     assert result["net/new.c"] == b"new\n"
@@ -109,7 +107,7 @@ def test_overlay_is_what_the_series_makes_of_the_files_it_touches(
     assert content(tree) == before
 
 
-def test_a_patch_that_does_not_fit_is_named_with_its_hunk(tree: Path, patches: Path) -> None:
+def test_patch_that_does_not_apply_is_named_with_hunk(tree: Path, patches: Path) -> None:
     lines = [line if line != "23" else "changed by another" for line in LINES]
     (tree / "net/a.c").write_text("\n".join(lines) + "\n")
     before = content(tree)
@@ -121,19 +119,19 @@ def test_a_patch_that_does_not_fit_is_named_with_its_hunk(tree: Path, patches: P
     assert content(tree) == before
 
 
-def test_a_missing_file_is_named(tree: Path, patches: Path) -> None:
+def test_missing_file_is_named(tree: Path, patches: Path) -> None:
     (tree / "net/old.c").unlink()
     with pytest.raises(UserError, match=r"0002-add\.patch.*net/old\.c"):
         patch_series.overlay(patch_series.load(patches, "patches"), tree)
 
 
-def test_a_broken_patch_is_named(tree: Path, patches: Path) -> None:
+def test_malformed_patch_is_named(tree: Path, patches: Path) -> None:
     (patches / "0001-edit.patch").write_text("just words\n")
     with pytest.raises(UserError, match=r"0001-edit\.patch"):
         patch_series.overlay(patch_series.load(patches, "patches"), tree)
 
 
-def test_the_hash_follows_content_and_order(patches: Path) -> None:
+def test_hash_depends_on_content_and_order(patches: Path) -> None:
     first = patch_series.load(patches, "patches").sha256
     assert patch_series.load(patches, "patches").sha256 == first
     (patches / "series").write_text("0002-add.patch\n0001-edit.patch\n")
@@ -141,12 +139,12 @@ def test_the_hash_follows_content_and_order(patches: Path) -> None:
 
 
 @pytest.mark.parametrize("listed", ["", "# nothing\n", "0003-gone.patch\n"])
-def test_a_series_file_must_list_patches_that_are_there(patches: Path, listed: str) -> None:
+def test_series_file_without_existing_patches_is_an_error(patches: Path, listed: str) -> None:
     (patches / "series").write_text(listed)
     with pytest.raises(UserError, match="series"):
         patch_series.load(patches, "patches")
 
 
-def test_no_series_file_is_an_error(tmp_path: Path) -> None:
+def test_missing_series_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="series"):
         patch_series.load(tmp_path, "patches")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A kernel that is built twice: what is compared, what is said, what is left."""
+"""The reproducibility check: compared files, printed result, location of the second build."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +14,11 @@ from fixtures.host.util.progress import Quiet
 
 Build = Callable[[Path], object]
 
-ASKED = (vm_profile.load("base"), KernelOptions(), Quiet())
+ARGUMENTS = (vm_profile.load("base"), KernelOptions(), Quiet())
 
 
 def fill(folder: Path) -> None:
-    """What a build leaves, in short."""
+    """Create a few files of a build."""
     (folder / "modules/lib").mkdir(parents=True)
     (folder / "bzImage").write_bytes(b"image")
     (folder / "modules/lib/nf_flow_table.ko").write_bytes(b"module")
@@ -28,15 +28,15 @@ def fill(folder: Path) -> None:
 
 @pytest.fixture
 def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Build]:
-    """What is done to the second build after it; nothing in a good one."""
+    """Return the list of changes to apply to the second build; empty if it is reproducible."""
     after: list[Build] = []
 
-    def provide_kernel(*asked: object) -> SimpleNamespace:
-        place = asked[3] if len(asked) > 3 else tmp_path / "cache"
+    def provide_kernel(*arguments: object) -> SimpleNamespace:
+        place = arguments[3] if len(arguments) > 3 else tmp_path / "cache"
         assert isinstance(place, Path)
         folder = place / "kernels/key"
         fill(folder)
-        for change in after if len(asked) > 3 else ():
+        for change in after if len(arguments) > 3 else ():
             change(folder)
         return SimpleNamespace(directory=folder)
 
@@ -47,8 +47,8 @@ def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Build]:
 
 
 @pytest.mark.usefixtures("second")
-def test_same_builds_leave_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--twice"]) == 0
+def test_equal_builds_leave_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--check-reproducible"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         str(tmp_path / "cache/kernels/key"),
         "built twice: 2 files, 0 MiB, all the same",
@@ -64,9 +64,9 @@ def test_same_builds_leave_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
         (lambda folder: (folder / "bzImage").unlink(), "bzImage"),
         (lambda folder: (folder / "modules/new.ko").write_bytes(b""), "modules/new.ko"),
     ],
-    ids=["one byte", "missing", "added"],
+    ids=["one-byte", "missing", "added"],
 )
-def test_a_difference_is_named_and_kept(
+def test_difference_is_named_and_second_build_kept(
     tmp_path: Path,
     second: list[Build],
     change: Build,
@@ -74,28 +74,30 @@ def test_a_difference_is_named_and_kept(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     second.append(change)
-    assert cli.main(["--twice"]) == 1
-    kept = tmp_path / "build/second"
+    assert cli.main(["--check-reproducible"]) == 1
+    second_build = tmp_path / "build/second"
     assert capsys.readouterr().out.splitlines()[1:] == [
         f"differs: {name}",
-        f"built twice: 1 of 2 files differ; the second kernel is in {kept}",
+        f"built twice: 1 of 2 files differ; the second kernel is in {second_build}",
     ]
-    assert (kept / "modules/lib/nf_flow_table.ko").is_file()
+    assert (second_build / "modules/lib/nf_flow_table.ko").is_file()
     assert list((tmp_path / "cache/second").iterdir()) == []
 
 
-def test_a_second_difference_takes_the_place_of_the_first(
-    tmp_path: Path, second: list[Build]
-) -> None:
+def test_second_build_replaces_previous_one(tmp_path: Path, second: list[Build]) -> None:
     (tmp_path / "build/second/old").mkdir(parents=True)
     second.append(lambda folder: (folder / "bzImage").unlink())
-    assert reproducibility.compare_builds(*ASKED).different == ("bzImage",)
+    assert reproducibility.compare_builds(*ARGUMENTS).different == ("bzImage",)
     assert not (tmp_path / "build/second/old").exists()
 
 
+@pytest.mark.usefixtures("second")
+def test_old_option_spelling_still_works(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--twice"]) == 0
+    assert "--twice has been renamed to --check-reproducible" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--kernel-image", "--kernel-modules"])
-def test_a_kernel_that_was_given_is_refused(
-    option: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["--twice", option, "there"]) == 2
-    assert "--twice: a kernel that was given" in capsys.readouterr().err
+def test_prebuilt_kernel_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--check-reproducible", option, "there"]) == 2
+    assert "--check-reproducible: a prebuilt kernel" in capsys.readouterr().err

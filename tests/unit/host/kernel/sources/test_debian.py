@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Debian's package: which mirror, which version, and what when the pinned one is gone."""
+"""Debian's package: mirror, version, and the fallback for a removed version."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ PINNED = "7.3.4-1~bpo13+1"
 
 
 def madison(*versions: str) -> str:
-    """What ``apt-cache madison`` says."""
+    """Return the output of ``apt-cache madison``."""
     return "".join(
         f" linux-source-7.3 | {version} | {MIRROR} trixie-backports/main amd64 Packages\n"
         for version in versions
@@ -33,17 +33,17 @@ def madison(*versions: str) -> str:
 
 
 class Machine:
-    """Answers apt's commands."""
+    """A fake machine with apt."""
 
     def __init__(self) -> None:
         self.targets = TARGETS
         self.versions: tuple[str, ...] = (PINNED,)
         self.calls: list[list[str]] = []
-        self.said: list[str] = []
+        self.lines: list[str] = []
         self.fails: str | None = None
 
     def run(self, argv: Sequence[str | Path], **_: Any) -> "subprocess.CompletedProcess[str]":
-        """Stand in for ``run``."""
+        """Replace ``run``."""
         args = [str(arg) for arg in argv]
         self.calls.append(args)
         if self.fails in args:
@@ -52,8 +52,8 @@ class Machine:
         return subprocess.CompletedProcess(args, 0, out.get(args[1], ""), "")
 
     def say(self, line: str) -> None:
-        """Keep what a person is told."""
-        self.said.append(line)
+        """Record the line."""
+        self.lines.append(line)
 
     def task(self, name: str, total: float | None) -> Any:
         """Not used here."""
@@ -62,7 +62,7 @@ class Machine:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A machine with apt that has the pinned version."""
+    """Return a machine whose archive has the pinned version."""
     fake = Machine()
     monkeypatch.setattr(debian, "run", fake.run)
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
@@ -72,16 +72,14 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 KERNEL = vm_profile.load("base").kernel
 
 
-def test_the_mirror_is_the_machines_own_debian_one(machine: Machine, tmp_path: Path) -> None:
+def test_mirror_is_taken_from_machine(machine: Machine, tmp_path: Path) -> None:
     assert debian.debian_mirror() == MIRROR
     assert debian.resolve(KERNEL, tmp_path, machine)
     written = (tmp_path / "apt/trixie-backports/etc/sources.list").read_text()
     assert written.endswith(f" {MIRROR} trixie-backports main\n")
 
 
-def test_apt_reads_and_writes_nothing_of_the_machines_state(
-    machine: Machine, tmp_path: Path
-) -> None:
+def test_apt_uses_private_state(machine: Machine, tmp_path: Path) -> None:
     debian.resolve(KERNEL, tmp_path, machine)
     settings = (tmp_path / "apt/trixie-backports/etc/apt.conf").read_text()
     for name in ("Dir::State", "Dir::State::status", "Dir::Cache", "Dir::Etc::sourcelist"):
@@ -89,26 +87,24 @@ def test_apt_reads_and_writes_nothing_of_the_machines_state(
     assert 'AllowInsecureRepositories "false"' in settings
 
 
-def test_the_pinned_version_is_taken_while_it_is_there(machine: Machine, tmp_path: Path) -> None:
+def test_pinned_version_is_preferred(machine: Machine, tmp_path: Path) -> None:
     machine.versions = (NEWER, PINNED)
     source = debian.resolve(KERNEL, tmp_path, machine)
     assert source
     assert source.version == PINNED
     assert source.describe()["patched_by"] == "Debian"
-    assert not any("gone" in line for line in machine.said)
+    assert not any("no longer has" in line for line in machine.lines)
 
 
-def test_when_it_is_gone_the_newest_of_the_series_is_taken_and_that_is_said(
-    machine: Machine, tmp_path: Path
-) -> None:
+def test_removed_version_falls_back_to_newest_of_series(machine: Machine, tmp_path: Path) -> None:
     machine.versions = ("7.10.1-1", NEWER, "7.3.7-1~bpo13+1")
     source = debian.resolve(KERNEL, tmp_path, machine)
     assert source
     assert source.version == NEWER
-    assert f"taking {NEWER}" in machine.said[-1]
+    assert f"using {NEWER}" in machine.lines[-1]
 
 
-def test_what_was_found_is_remembered(machine: Machine, tmp_path: Path) -> None:
+def test_found_version_is_recorded(machine: Machine, tmp_path: Path) -> None:
     first = debian.resolve(KERNEL, tmp_path, machine)
     machine.calls.clear()
     assert debian.resolve(KERNEL, tmp_path, machine) == first
@@ -117,29 +113,25 @@ def test_what_was_found_is_remembered(machine: Machine, tmp_path: Path) -> None:
     assert json.loads(record.read_text()) == {"version": PINNED}
 
 
-def test_no_version_of_the_series_is_an_error(machine: Machine, tmp_path: Path) -> None:
+def test_missing_series_is_an_error(machine: Machine, tmp_path: Path) -> None:
     machine.versions = ("7.30.1-1",)
     with pytest.raises(UserError, match=r"no linux-source-7\.3 of series 7\.3\.x"):
         debian.resolve(KERNEL, tmp_path, machine)
 
 
-def test_a_machine_without_a_debian_mirror_has_no_such_source(
-    machine: Machine, tmp_path: Path
-) -> None:
+def test_machine_without_debian_mirror_has_no_source(machine: Machine, tmp_path: Path) -> None:
     machine.targets = "Ubuntu\tnoble\thttp://mirror.example/ubuntu\n"
     assert debian.resolve(KERNEL, tmp_path, machine) is None
 
 
-def test_a_cache_that_cannot_be_written_to_is_named_before_anything_else(
-    machine: Machine, tmp_path: Path
-) -> None:
+def test_unwritable_cache_is_named_first(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written to.*FLOWMAP_CACHE"):
         debian.resolve(KERNEL, tmp_path / "file", machine)
-    assert not machine.said
+    assert not machine.lines
 
 
-def test_what_apt_complains_of_is_passed_on_in_one_line(machine: Machine, tmp_path: Path) -> None:
+def test_apt_error_is_reported_in_one_line(machine: Machine, tmp_path: Path) -> None:
     machine.fails = "update"
     with pytest.raises(UserError, match="E: no such host") as caught:
         debian.resolve(KERNEL, tmp_path, machine)
@@ -150,5 +142,5 @@ def test_what_apt_complains_of_is_passed_on_in_one_line(machine: Machine, tmp_pa
     ("version", "upstream"),
     [("7.3.4-1~bpo13+1", "7.3.4"), ("1:7.3-2", "7.3"), ("7.3~rc4-1~exp1", "7.3~rc4")],
 )
-def test_upstream_version(version: str, upstream: str) -> None:
+def test_upstream_version_has_no_epoch_and_revision(version: str, upstream: str) -> None:
     assert debian.upstream(version) == upstream

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A tarball that is pinned is believed when it hashes to what was said, and only then."""
+"""A pinned tarball is accepted if and only if its sha256 matches."""
 
 import hashlib
 from pathlib import Path
@@ -18,14 +18,14 @@ KERNEL = vm_profile.load("base").kernel
 
 @pytest.fixture
 def tarball(tmp_path: Path) -> Path:
-    """A tarball of one file in one folder."""
+    """Return a tarball with one file in one folder."""
     (tmp_path / "linux-7").mkdir()
     (tmp_path / "linux-7/Makefile").write_text("VERSION = 7\n")
     run(["tar", "-cJf", "linux.tar.xz", "linux-7"], cwd=tmp_path)
     return tmp_path / "linux.tar.xz"
 
 
-def test_unpacked_once_when_the_hash_is_right(tarball: Path, tmp_path: Path) -> None:
+def test_matching_hash_unpacks_once(tarball: Path, tmp_path: Path) -> None:
     sha256 = hashlib.sha256(tarball.read_bytes()).hexdigest()
     options = KernelOptions(tarball=tarball, tarball_sha256=sha256.upper())
     source = open_tarball(KERNEL, options, tmp_path / "cache", Quiet())
@@ -36,7 +36,7 @@ def test_unpacked_once_when_the_hash_is_right(tarball: Path, tmp_path: Path) -> 
     assert source.fetch(Quiet()) == tree
 
 
-def test_another_hash_leaves_nothing_behind(tarball: Path, tmp_path: Path) -> None:
+def test_wrong_hash_leaves_no_files(tarball: Path, tmp_path: Path) -> None:
     options = KernelOptions(tarball=tarball, tarball_sha256="0" * 64)
     source = open_tarball(KERNEL, options, tmp_path / "cache", Quiet())
     with pytest.raises(UserError, match="sha256 is"):
@@ -45,22 +45,22 @@ def test_another_hash_leaves_nothing_behind(tarball: Path, tmp_path: Path) -> No
     assert [p for p in (tmp_path / "cache").rglob("*") if p.suffix != ".lock" and p.is_file()] == []
 
 
-def test_without_hash_and_signature_says_how_to_give_one(tarball: Path, tmp_path: Path) -> None:
+def test_unverifiable_tarball_error_names_options(tarball: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"signature linux\.tar\.sign beside it, or give --kernel-sha"
+        UserError, match=r"signature linux\.tar\.sign into the same folder, or give --kernel-sha"
     ):
         open_tarball(KERNEL, KernelOptions(tarball=tarball), tmp_path, Quiet())
 
 
 @pytest.mark.parametrize("sha256", ["abc", "g" * 64])
-def test_what_is_no_hash_is_refused(tarball: Path, tmp_path: Path, sha256: str) -> None:
+def test_malformed_hash_is_refused(tarball: Path, tmp_path: Path, sha256: str) -> None:
     with pytest.raises(UserError, match="no sha256"):
         open_tarball(
             KERNEL, KernelOptions(tarball=tarball, tarball_sha256=sha256), tmp_path, Quiet()
         )
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_missing_tarball_is_refused(tmp_path: Path) -> None:
     options = KernelOptions(tarball=tmp_path / "gone.tar.xz", tarball_sha256="0" * 64)
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="no such file"):
         open_tarball(KERNEL, options, tmp_path, Quiet())
