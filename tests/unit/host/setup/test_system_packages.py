@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""System packages: what is missing is installed, or the line to run is shown."""
+"""System packages: missing ones are installed, or the command to run is printed."""
 
 import platform
 import subprocess
@@ -14,7 +14,7 @@ from fixtures.host.util.errors import UserError
 
 
 class Machine:
-    """A Debian with some packages."""
+    """A fake Debian machine with some packages."""
 
     def __init__(self) -> None:
         self.installed = {name for package in system_packages.load() for name in package.names}
@@ -24,7 +24,7 @@ class Machine:
         self.sudo = False
 
     def run(self, argv: Sequence[str | Path], **_: Any) -> "subprocess.CompletedProcess[str]":
-        """Stand in for ``run``."""
+        """Replace ``run``."""
         program, *rest = map(str, argv)
         out, status = "", 0
         if program == "dpkg-query":
@@ -39,7 +39,7 @@ class Machine:
         return subprocess.CompletedProcess([program], status, out, "")
 
     def call(self, argv: Sequence[str], **_: Any) -> None:
-        """Stand in for ``subprocess.run``."""
+        """Replace ``subprocess.run``."""
         self.apt.append(list(argv))
         if "update" in argv:
             self.known |= self.known_after_update
@@ -47,7 +47,7 @@ class Machine:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A Debian that has everything, and a root."""
+    """Return a Debian machine that has every package, with root privileges."""
     fake = Machine()
     monkeypatch.setattr(system_packages, "run", fake.run)
     monkeypatch.setattr(subprocess, "run", fake.call)
@@ -56,22 +56,22 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return fake
 
 
-def test_each_package_says_why() -> None:
+def test_package_has_reason_and_file() -> None:
     assert all(package.why and package.file for package in system_packages.load())
 
 
-def test_nothing_missing_runs_no_apt(machine: Machine) -> None:
+def test_complete_machine_runs_no_apt(machine: Machine) -> None:
     system_packages.ensure()
     assert not machine.apt
 
 
-def test_any_alternative_will_do(machine: Machine) -> None:
+def test_any_alternative_satisfies_package(machine: Machine) -> None:
     machine.installed.remove("pahole")
     system_packages.ensure()
     assert not machine.apt
 
 
-def test_the_first_alternative_that_the_release_has_is_installed(machine: Machine) -> None:
+def test_first_available_alternative_is_installed(machine: Machine) -> None:
     machine.installed -= {"bpftool", "linux-tools-generic", "bc"}
     machine.known.remove("bpftool")
     system_packages.ensure()
@@ -81,7 +81,7 @@ def test_the_first_alternative_that_the_release_has_is_installed(machine: Machin
     assert "DEBIAN_FRONTEND=noninteractive" in install
 
 
-def test_lists_are_updated_when_they_know_too_little(machine: Machine) -> None:
+def test_stale_apt_lists_are_updated(machine: Machine) -> None:
     machine.installed.remove("bc")
     machine.known.clear()
     machine.known_after_update = {"bc"}
@@ -89,16 +89,14 @@ def test_lists_are_updated_when_they_know_too_little(machine: Machine) -> None:
     assert ["update" in call for call in machine.apt] == [True, False]
 
 
-def test_a_name_that_the_release_lacks_is_an_error(machine: Machine) -> None:
+def test_unavailable_package_is_an_error(machine: Machine) -> None:
     machine.installed.remove("bc")
     machine.known.clear()
     with pytest.raises(UserError, match="no package bc"):
         system_packages.ensure()
 
 
-def test_without_root_the_line_to_run_is_shown(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_root_command_is_printed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.installed -= {"bc", "ccache"}
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(UserError, match="run: sudo apt-get install -y bc ccache"):
@@ -115,7 +113,7 @@ def test_without_root_the_line_to_run_is_shown(
         ({"ID": "other"}, r"qemu-system-x86_64 \(in Debian's qemu-system-x86\)"),
     ],
 )
-def test_elsewhere_what_is_missing_is_named(
+def test_other_distribution_gets_install_hint(
     monkeypatch: pytest.MonkeyPatch, system: dict[str, str], line: str
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
@@ -124,7 +122,7 @@ def test_elsewhere_what_is_missing_is_named(
         system_packages.ensure()
 
 
-def test_what_some_tests_like_is_installed_for_them_alone(machine: Machine) -> None:
+def test_optional_package_is_installed_for_its_environment_only(machine: Machine) -> None:
     machine.installed -= {"chromium", "google-chrome-stable"}
     system_packages.ensure()
     assert not machine.apt
@@ -132,25 +130,25 @@ def test_what_some_tests_like_is_installed_for_them_alone(machine: Machine) -> N
     assert [call[-1] for call in machine.apt] == ["chromium"]
 
 
-def test_what_some_tests_like_is_done_without_where_it_cannot_be_had(
+def test_unavailable_optional_package_is_reported(
     machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine.installed -= {"chromium", "google-chrome-stable"}
     machine.known.clear()
     system_packages.ensure("unit")
-    assert "going on without chromium: this release has no package" in capsys.readouterr().err
+    assert "continuing without chromium: this release has no package" in capsys.readouterr().err
 
 
-def test_what_some_tests_like_stops_nothing_on_another_system(
+def test_optional_package_is_ignored_on_other_distribution(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    there = {package.file for package in system_packages.load() if package.liked_by is None}
-    monkeypatch.setattr("shutil.which", lambda name, **_: name if name in there else None)
-    monkeypatch.setattr(system_packages, "_there", lambda package: package.file in there)
+    present = {package.file for package in system_packages.load() if package.optional_for is None}
+    monkeypatch.setattr("shutil.which", lambda name, **_: name if name in present else None)
+    monkeypatch.setattr(system_packages, "_is_present", lambda package: package.file in present)
     system_packages.ensure("unit")
 
 
-def test_the_command_line_says_it_in_one_line_and_exits_2(
+def test_cli_prints_one_line_and_exits_2(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
