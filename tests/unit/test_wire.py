@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The wire format: any cut of the stream gives the same messages, and noise is refused."""
+"""Message format: decoding does not depend on how bytes are split, and rejects noise."""
 
 import socket
 import threading
@@ -20,41 +20,45 @@ messages = st.builds(
 
 
 @given(st.lists(messages, max_size=5), st.integers(1, 50))
-def test_any_cut_gives_the_same_messages(sent: list[Message], size: int) -> None:
+def test_decoder_with_any_split_yields_the_same_messages(sent: list[Message], size: int) -> None:
     stream = b"".join(map(encode, sent))
     decoder = Decoder()
-    got: list[Message] = []
-    for at in range(0, len(stream), size):
-        got += decoder.feed(stream[at : at + size])
-    assert got == sent
+    decoded: list[Message] = []
+    for start in range(0, len(stream), size):
+        decoded += decoder.feed(stream[start : start + size])
+    assert decoded == sent
 
 
-@pytest.mark.parametrize("noise", [b"x" * 12, b"FMS1" + b"\xff" * 8, b"FMS1\0\0\0\1\0\0\0\0{"])
-def test_noise_is_refused(noise: bytes) -> None:
+@pytest.mark.parametrize(
+    "noise",
+    [b"x" * 12, b"FMS1" + b"\xff" * 8, b"FMS1\0\0\0\1\0\0\0\0{"],
+    ids=["bad-magic", "too-long", "bad-json"],
+)
+def test_decoder_rejects_noise(noise: bytes) -> None:
     with pytest.raises(WireError):
         list(Decoder().feed(noise))
 
 
-def test_channel_gives_what_the_other_end_sends() -> None:
-    here, there = socket.socketpair()
-    there.sendall(encode(Message("a", {"n": 1})) + encode(Message("b", {}, b"blob")))
-    channel = Channel(here)
+def test_channel_receives_messages_of_other_end() -> None:
+    host, guest = socket.socketpair()
+    guest.sendall(encode(Message("a", {"n": 1})) + encode(Message("b", {}, b"blob")))
+    channel = Channel(host)
     assert channel.receive(1) == Message("a", {"n": 1})
     assert channel.receive(1).blob == b"blob"
 
 
-def test_channel_tells_silence_from_an_end() -> None:
-    here, there = socket.socketpair()
-    channel = Channel(here)
+def test_channel_timeout_differs_from_close() -> None:
+    host, guest = socket.socketpair()
+    channel = Channel(host)
     with pytest.raises(ChannelTimeout):
         channel.receive(0.01)
-    there.close()
+    guest.close()
     with pytest.raises(ChannelClosed):
         channel.receive(1)
 
 
-def test_channel_refuses_noise() -> None:
-    here, there = socket.socketpair()
-    threading.Thread(target=there.sendall, args=(b"login: login: login: ",)).start()
+def test_channel_closes_on_noise() -> None:
+    host, guest = socket.socketpair()
+    threading.Thread(target=guest.sendall, args=(b"login: login: login: ",)).start()
     with pytest.raises(ChannelClosed, match="not a message"):
-        Channel(here).receive(1)
+        Channel(host).receive(1)

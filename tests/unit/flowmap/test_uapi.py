@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The structures lie in memory as the series' ABI says."""
+"""Layout of the UAPI structures, and construction of keys."""
 
 import ctypes
 
@@ -48,12 +48,14 @@ VALUE = {
     [(uapi.Key, KEY, 84), (uapi.Value, VALUE, 120)],
     ids=["key", "value"],
 )
-def test_layout(structure: type[ctypes.Structure], offsets: dict[str, int], size: int) -> None:
+def test_struct_layout_matches_contract(
+    structure: type[ctypes.Structure], offsets: dict[str, int], size: int
+) -> None:
     assert {name: getattr(structure, name).offset for name, *_ in structure._fields_} == offsets
     assert ctypes.sizeof(structure) == size
 
 
-def test_key_is_in_network_order_where_packets_are() -> None:
+def test_key_ports_and_encap_are_in_network_order() -> None:
     key = uapi.key(6, "192.0.2.2", "198.51.100.2", 0x1234, 80, 7, layers=uapi.tags((0x123,)))
     raw = bytes(key)
     assert raw[0:16] == bytes([192, 0, 2, 2]) + bytes(12)
@@ -65,7 +67,7 @@ def test_key_is_in_network_order_where_packets_are() -> None:
     assert raw[48:] == bytes(36)
 
 
-def test_ipv6_key() -> None:
+def test_ipv6_key_fills_whole_address() -> None:
     key = uapi.key(17, "2001:db8::1", "2001:db8::2", 1, 2, 3)
     assert bytes(key.src).hex() == "20010db8000000000000000000000001"
     assert (key.l3proto, key.l4proto) == (10, 17)
