@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is delivered to the guest: the suite, the modules, and nothing of this machine."""
+"""Payload: has the suite and the kernel modules, and nothing of the host."""
 
 import getpass
 import os
@@ -15,12 +15,12 @@ from fixtures.host.util.paths import ROOT
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str], Path]:
-    """What writes a payload into a folder of this name."""
+    """Function that writes a payload into a directory of this name."""
     modules = tmp_path / "lib/modules/7.3.4"
     (modules / "kernel").mkdir(parents=True)
     (modules / "modules.dep").touch()
     (modules / "kernel/nf_flow_table.ko").touch()
-    (modules / "build").symlink_to("/home/somebody/linux")
+    (modules / "build").symlink_to("/home/user/linux")
     objects = tmp_path / "objects"
     objects.mkdir()
     (objects / "xdp.bpf.o").touch()
@@ -46,11 +46,11 @@ def members(write: Callable[[str], Path]) -> dict[str, tarfile.TarInfo]:
     return _members(folder / TESTS) | _members(folder / MODULES)
 
 
-def test_everything_is_where_the_runner_expects_it(members: dict[str, tarfile.TarInfo]) -> None:
+def test_payload_has_paths_that_the_agent_expects(members: dict[str, tarfile.TarInfo]) -> None:
     wanted = {
         "suite/pyproject.toml",
         "suite/fixtures/wire.py",
-        "suite/fixtures/guest/runtime/test_server.py",
+        "suite/fixtures/guest/runtime/pytest_server.py",
         "suite/selftests/__init__.py",
         "suite/bpf/xdp.bpf.o",
         "suite/engine/engine",
@@ -61,21 +61,23 @@ def test_everything_is_where_the_runner_expects_it(members: dict[str, tarfile.Ta
     assert members["suite/engine/engine"].mode & 0o111
 
 
-def test_nothing_of_the_host_is_in_it(members: dict[str, tarfile.TarInfo]) -> None:
+def test_payload_has_nothing_of_the_host(members: dict[str, tarfile.TarInfo]) -> None:
     assert not [name for name in members if "fixtures/host" in name or name.endswith("conftest.py")]
     assert not [member for member in members.values() if member.issym() or member.uid]
     assert not [member for member in members.values() if member.uname == getpass.getuser()]
 
 
-def test_modules_are_apart(write: Callable[[str], Path]) -> None:
-    """Other modules leave the archive of the tests as it is, and what was collected from it."""
+def test_payload_has_modules_in_their_own_archive(write: Callable[[str], Path]) -> None:
+    """Other modules do not change the tests archive, so that the cached S1 stays valid."""
     folder = write("payload")
     assert not [name for name in _members(folder / TESTS) if name.startswith("modules")]
     assert all(name.startswith("modules") for name in _members(folder / MODULES))
 
 
-def test_the_same_contents_are_the_same_bytes(write: Callable[[str], Path], tmp_path: Path) -> None:
-    """However late they were written: the state in which they were collected is kept by them."""
+def test_payload_with_same_contents_is_byte_identical(
+    write: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Time stamps do not matter: the hash of the archive is part of S1's cache key."""
     first = write("first")
     os.utime(tmp_path / "objects/xdp.bpf.o", (1, 1))
     again = write("again")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is kept of machines, and whose fault it is when one does not get as far as a test."""
+"""Snapshot layers: what is cached, and kernel or harness errors before the first test."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,22 +10,23 @@ import pytest
 
 from fixtures.host.execution import snapshot_layers
 from fixtures.host.util.errors import InfraError, KernelError
+from fixtures.host.util.paths import ROOT
 from fixtures.host.vm.channel import ChannelClosed, ChannelTimeout
-from fixtures.host.vm.snapshot import State
+from fixtures.host.vm.snapshot import Snapshot
 from fixtures.wire import Message
 
 OOPS = "[    7.100000] BUG: kernel NULL pointer dereference, address: 00000000000000b0\n"
 
 
-class Fake:
-    """A machine that answers until it is asked for one thing, and has something to say then."""
+class FakeVM:
+    """A VM that replies to every request but one kind; it prints something on that one."""
 
     def __init__(
-        self, fails_at: str = "", error: InfraError | None = None, last_words: str = ""
+        self, fails_at: str = "", error: InfraError | None = None, prints: str = ""
     ) -> None:
-        self._fails_at, self._error, self._last_words = fails_at, error, last_words
+        self._fails_at, self._error, self._prints = fails_at, error, prints
         self._text = ""
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.killed = False
         self.channel = self.console = self
 
@@ -35,7 +36,7 @@ class Fake:
     def text(self) -> str:
         return self._text
 
-    def finish(self) -> None:
+    def wait_eof(self) -> None:
         assert self.killed
 
     def kill(self) -> None:
@@ -44,23 +45,23 @@ class Fake:
     def close(self) -> None:
         pass
 
-    def wake(self, _seconds: float) -> None:
+    def resync(self, _seconds: float) -> None:
         pass
 
-    def ask(self, message: Message, _seconds: float) -> Message:
-        self.asked.append(message.kind)
+    def request(self, message: Message, _seconds: float) -> Message:
+        self.requests.append(message.kind)
         if message.kind == self._fails_at:
-            self._text = self._last_words
+            self._text = self._prints
             if self._error:
                 raise self._error
         if message.kind == "start":
             return Message("started", {"errors": [], "clauses": {}})
         return Message("done", {"missing": []})
 
-    def save(self, state: State) -> None:
-        state.folder.mkdir()
+    def save(self, snapshot: Snapshot) -> None:
+        snapshot.directory.mkdir()
 
-    def __enter__(self) -> "Fake":
+    def __enter__(self) -> "FakeVM":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,10 +73,10 @@ Make = Callable[..., snapshot_layers.Layers]
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """What makes layers whose machines are a fake."""
+    """Function that makes layers with a fake VM."""
 
-    def made(fake: Fake, tests: str = "", *, snapshots: bool = False) -> snapshot_layers.Layers:
-        monkeypatch.setattr(snapshot_layers, "VM", lambda *_: fake)
+    def made(vm: FakeVM, tests: str = "", *, snapshots: bool = False) -> snapshot_layers.Layers:
+        monkeypatch.setattr(snapshot_layers, "VM", lambda *_: vm)
         (tmp_path / "tests").write_text(tests)
         (tmp_path / "modules").touch()
         return snapshot_layers.Layers(
@@ -93,44 +94,56 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     return made
 
 
-@pytest.mark.parametrize("asked", ["deliver", "start", "features"])
+@pytest.mark.parametrize("request_kind", ["deliver", "start", "features"])
 @pytest.mark.parametrize(
-    "error", [ChannelTimeout("no message for 60 s"), ChannelClosed("gone"), InfraError("failed")]
+    "error",
+    [ChannelTimeout("no message for 60 s"), ChannelClosed("gone"), InfraError("failed")],
+    ids=["timeout", "closed", "error"],
 )
-def test_kernel_that_has_complained_is_at_fault(make: Make, asked: str, error: InfraError) -> None:
+def test_failure_after_splat_is_kernel_error(
+    make: Make, request_kind: str, error: InfraError
+) -> None:
     with pytest.raises(KernelError, match="NULL pointer dereference"):
-        make(Fake(asked, error, OOPS)).missing()
+        make(FakeVM(request_kind, error, OOPS)).missing_features()
 
 
-@pytest.mark.parametrize("asked", ["deliver", "start"])
-def test_complaint_before_the_first_test_is_not_lost(make: Make, asked: str) -> None:
+@pytest.mark.parametrize("request_kind", ["deliver", "start"])
+def test_splat_before_first_test_is_kernel_error(make: Make, request_kind: str) -> None:
     with pytest.raises(KernelError, match="NULL pointer dereference"):
-        make(Fake(asked, None, OOPS)).missing()
+        make(FakeVM(request_kind, None, OOPS)).missing_features()
 
 
-def test_kernel_that_complains_of_what_tests_do_is_for_the_tests_to_judge(make: Make) -> None:
-    answers = Fake("features", None, OOPS)
-    assert make(answers).missing() == []
+def test_splat_during_feature_check_is_no_error(make: Make) -> None:
+    vm = FakeVM("features", None, OOPS)
+    assert make(vm).missing_features() == []
 
 
-@pytest.mark.parametrize("asked", ["deliver", "start", "features"])
-def test_kernel_that_has_not_is_not(make: Make, asked: str) -> None:
+@pytest.mark.parametrize("request_kind", ["deliver", "start", "features"])
+def test_failure_without_splat_is_infra_error(make: Make, request_kind: str) -> None:
     with pytest.raises(InfraError, match="no message"):
-        make(Fake(asked, ChannelTimeout("no message for 60 s"), "all is well\n")).missing()
+        make(
+            FakeVM(request_kind, ChannelTimeout("no message for 60 s"), "all is well\n")
+        ).missing_features()
 
 
-def test_the_same_tests_are_collected_once(make: Make) -> None:
-    first, again, other = Fake(), Fake(), Fake()
+def test_same_tests_are_collected_once(make: Make) -> None:
+    first, again, other = FakeVM(), FakeVM(), FakeVM()
     make(first, "some", snapshots=True).clauses()
     make(again, "some", snapshots=True).clauses()
     make(other, "others", snapshots=True).clauses()
-    assert (first.asked, again.asked) == (["deliver", "start"], [])
-    assert other.asked == first.asked
+    assert (first.requests, again.requests) == (["deliver", "start"], [])
+    assert other.requests == first.requests
 
 
-def test_what_a_killed_run_left_is_removed(make: Make, tmp_path: Path) -> None:
+def test_partial_snapshot_of_killed_run_is_removed(make: Make, tmp_path: Path) -> None:
     left = tmp_path / "snapshots/machine/state.123.part"
     left.mkdir(parents=True)
-    make(Fake(), snapshots=True).clauses()
+    make(FakeVM(), snapshots=True).clauses()
     assert not left.exists()
     assert (tmp_path / "snapshots/machine/state").exists()
+
+
+def test_test_server_is_a_delivered_module_with_serve() -> None:
+    """The host names the module of the guest as text: neither imports the other."""
+    source = (ROOT / snapshot_layers.TEST_SERVER.replace(".", "/")).with_suffix(".py")
+    assert "def serve(" in source.read_text()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What on a console is a complaint of the kernel, and what only looks like one."""
+"""Splats on a console, and lines that only look like one."""
 
 import pytest
 
-from fixtures.host.execution.splat_detection import find_splats, panicked
+from fixtures.host.execution.splat_detection import find_splats, has_panic
 
 WARN = """\
 [   12.100000] lkdtm: Performing direct entry WARNING
@@ -44,8 +44,12 @@ WARN = """\
         "Kernel panic - not syncing: sysrq triggered crash",
     ],
 )
-@pytest.mark.parametrize("stamp", ["[    1.234567] ", "[    1.234567][  T70] ", "p   1.234567] "])
-def test_complaints_are_found(stamp: str, line: str) -> None:
+@pytest.mark.parametrize(
+    "stamp",
+    ["[    1.234567] ", "[    1.234567][  T70] ", "p   1.234567] "],
+    ids=["stamp", "stamp-with-task", "damaged-stamp"],
+)
+def test_splat_line_is_found(stamp: str, line: str) -> None:
     assert [splat.title for splat in find_splats(stamp + line)] == [line]
 
 
@@ -61,20 +65,20 @@ def test_complaints_are_found(stamp: str, line: str) -> None:
         "[    1.000000] ref_tracker: memory allocation failure, unreliable refcount tracker.",
     ],
 )
-def test_other_lines_are_not(line: str) -> None:
+def test_other_line_is_no_splat(line: str) -> None:
     assert find_splats(line) == []
 
 
-def test_a_report_ends_where_the_kernel_says() -> None:
+def test_splat_ends_at_end_marker() -> None:
     (splat,) = find_splats(WARN)
     assert splat.text.endswith("end trace 0000000000000000 ]---")
     assert "all is well" not in splat.text
 
 
-def test_two_reports_are_two() -> None:
+def test_two_splats_are_two() -> None:
     assert len(find_splats(WARN + WARN)) == 2
 
 
-def test_panic_is_recognised() -> None:
-    assert panicked("[    1.000000] Kernel panic - not syncing: Fatal exception")
-    assert not panicked(WARN)
+def test_has_panic_finds_panic() -> None:
+    assert has_panic("[    1.000000] Kernel panic - not syncing: Fatal exception")
+    assert not has_panic(WARN)

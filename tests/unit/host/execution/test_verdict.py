@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""From what happened to a verdict: one case for each, and who goes before whom."""
+"""Verdict of a test: one case for each verdict, and which one takes precedence."""
 
 from typing import Any
 
 import pytest
 
 from fixtures.host.execution.executor import Execution
-from fixtures.host.execution.verdict import Judgement, judge
+from fixtures.host.execution.verdict import TestVerdict, decide_verdict
 from fixtures.host.model.results import Verdict
 
 WARN = "[    1.000000] WARNING: CPU: 0 at net/netfilter/nf_flow_table_core.c:1\n"
@@ -40,74 +40,74 @@ def done(**facts: Any) -> Execution:
     return made
 
 
-def decide(what: Execution, reports: Any = GOOD, expected: tuple[str, ...] = ()) -> Judgement:
-    return judge(what, reports, expected, lambda text: text)
+def decide(what: Execution, reports: Any = GOOD, expected: tuple[str, ...] = ()) -> TestVerdict:
+    return decide_verdict(what, reports, expected, lambda text: text)
 
 
-def test_a_clean_pass() -> None:
+def test_pass_without_splat_passes() -> None:
     assert decide(done()).verdict is Verdict.PASSED
 
 
-def test_a_failed_assertion() -> None:
-    judged = decide(done(), BAD)
-    assert judged.verdict is Verdict.FAILED
-    assert "assert 1 == 2" in judged.message
+def test_failed_assertion_fails() -> None:
+    verdict = decide(done(), BAD)
+    assert verdict.verdict is Verdict.FAILED
+    assert "assert 1 == 2" in verdict.message
 
 
 @pytest.mark.parametrize("when", ["setup", "teardown"])
-def test_a_failed_fixture_is_an_error(when: str) -> None:
+def test_failed_fixture_is_error(when: str) -> None:
     assert decide(done(), [report(when, "failed", "boom")]).verdict is Verdict.ERROR
 
 
-def test_a_skip_keeps_its_reason() -> None:
-    judged = decide(done(), [report("setup", "skipped", ("t.py", 1, "Skipped: no act_ct"))])
-    assert (judged.verdict, judged.message) == (Verdict.SKIPPED, "no act_ct")
+def test_skip_has_reason() -> None:
+    verdict = decide(done(), [report("setup", "skipped", ("t.py", 1, "Skipped: no act_ct"))])
+    assert (verdict.verdict, verdict.message) == (Verdict.SKIPPED, "no act_ct")
 
 
-def test_an_expected_failure() -> None:
-    judged = decide(done(), [report("call", "skipped", "x", wasxfail="known")])
-    assert judged.verdict is Verdict.XFAIL
+def test_expected_failure_is_xfail() -> None:
+    verdict = decide(done(), [report("call", "skipped", "x", wasxfail="known")])
+    assert verdict.verdict is Verdict.XFAIL
 
 
-def test_a_complaint_goes_before_a_pass() -> None:
-    judged = decide(done(console=WARN))
-    assert judged.verdict is Verdict.SPLAT
-    assert "nf_flow_table_core" in judged.splat
+def test_splat_overrides_pass() -> None:
+    verdict = decide(done(console=WARN))
+    assert verdict.verdict is Verdict.SPLAT
+    assert "nf_flow_table_core" in verdict.splat
 
 
-def test_a_complaint_does_not_hide_the_assertion() -> None:
+def test_splat_message_has_assertion() -> None:
     assert "assert 1 == 2" in decide(done(console=WARN), BAD).message
 
 
-def test_an_announced_complaint_is_none() -> None:
+def test_expected_splat_passes() -> None:
     assert decide(done(console=WARN), expected=("nf_flow_table",)).verdict is Verdict.PASSED
 
 
-def test_an_announced_complaint_must_come() -> None:
+def test_missing_expected_splat_fails() -> None:
     assert decide(done(), expected=("nf_flow_table",)).verdict is Verdict.FAILED
 
 
-def test_an_announcement_covers_no_other_complaint() -> None:
+def test_expected_splat_does_not_excuse_other_splat() -> None:
     assert decide(done(console=WARN), expected=("KASAN",)).verdict is Verdict.SPLAT
 
 
-def test_a_panic() -> None:
-    what = done(trouble="closed", panic=True, console=WARN + PANIC, finished=None)
+def test_qemu_exit_after_panic_is_panic() -> None:
+    what = done(trouble="closed", kernel_panicked=True, console=WARN + PANIC, finished=None)
     assert decide(what, []).verdict is Verdict.PANIC
 
 
-def test_a_lost_machine() -> None:
+def test_qemu_exit_without_panic_is_lost() -> None:
     what = done(trouble="closed", detail="QEMU was killed by SIGKILL", finished=None)
-    judged = decide(what, [])
-    assert judged.verdict is Verdict.LOST
-    assert "SIGKILL" in judged.message
+    verdict = decide(what, [])
+    assert verdict.verdict is Verdict.LOST
+    assert "SIGKILL" in verdict.message
 
 
-def test_silence_is_a_hang() -> None:
+def test_silent_guest_is_hang() -> None:
     assert decide(done(trouble="silent", finished=None), []).verdict is Verdict.HANG
 
 
-def test_a_process_that_cannot_be_killed_is_a_hang() -> None:
+def test_unkillable_process_is_hang() -> None:
     stuck = {"how": "stuck", "stack": "in the kernel", "seconds": 3}
     assert decide(done(finished=stuck), []).verdict is Verdict.HANG
 
@@ -120,11 +120,11 @@ def test_a_process_that_cannot_be_killed_is_a_hang() -> None:
     ],
     ids=["silent", "stuck"],
 )
-def test_a_complaint_goes_before_the_hang_that_follows(facts: dict[str, Any]) -> None:
-    judged = decide(done(console=WARN, **facts), [])
-    assert judged.verdict is Verdict.SPLAT
-    assert "nf_flow_table_core" in judged.message.splitlines()[0]
-    assert "and then: the" in judged.message
+def test_splat_before_hang_is_splat(facts: dict[str, Any]) -> None:
+    verdict = decide(done(console=WARN, **facts), [])
+    assert verdict.verdict is Verdict.SPLAT
+    assert "nf_flow_table_core" in verdict.message.splitlines()[0]
+    assert "and then: the" in verdict.message
 
 
 @pytest.mark.parametrize(
@@ -135,28 +135,29 @@ def test_a_complaint_goes_before_the_hang_that_follows(facts: dict[str, Any]) ->
         "watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [python3:58]",
         "Kernel panic - not syncing: NMI: Not continuing",
     ],
+    ids=["hung-task", "rcu-stall", "soft-lockup", "nmi-panic"],
 )
-def test_what_the_kernel_says_of_a_hang_is_the_hang(line: str) -> None:
+def test_hang_report_alone_is_hang(line: str) -> None:
     what = done(trouble="silent", finished=None, console=f"[    3.000000] {line}\n")
     assert decide(what, []).verdict is Verdict.HANG
 
 
-def test_a_test_that_does_not_end_fails_with_its_stack() -> None:
+def test_timeout_fails_with_stack() -> None:
     late = {"how": "timeout", "stack": "File t.py, line 3", "seconds": 3, "leaks": []}
-    judged = decide(done(finished=late), [])
-    assert judged.verdict is Verdict.FAILED
-    assert "line 3" in judged.message
+    verdict = decide(done(finished=late), [])
+    assert verdict.verdict is Verdict.FAILED
+    assert "line 3" in verdict.message
 
 
-def test_what_stayed_is_named() -> None:
-    judged = decide(done(finished={**CLEAN, "leaks": ["network namespace canary"]}))
-    assert judged.verdict is Verdict.ERROR
-    assert "canary" in judged.message
+def test_leak_is_error_and_named() -> None:
+    verdict = decide(done(finished={**CLEAN, "leaks": ["network namespace canary"]}))
+    assert verdict.verdict is Verdict.ERROR
+    assert "canary" in verdict.message
 
 
-def test_no_report_is_ours() -> None:
+def test_missing_report_is_infra() -> None:
     assert decide(done(), []).verdict is Verdict.INFRA
 
 
-def test_a_console_that_cannot_be_read_fails_closed() -> None:
+def test_unreadable_console_is_infra() -> None:
     assert decide(done(trouble="infra", detail="no console")).verdict is Verdict.INFRA

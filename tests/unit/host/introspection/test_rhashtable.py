@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Walking hash tables, in a memory made up for it."""
+"""Walking rhashtables in fake memory."""
 
 import struct
 from collections.abc import Callable, Sequence
@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 import pytest
 from drgn import Architecture, Object, Platform, Program, Type, TypeMember
 
-from fixtures.host.introspection.rhashtable import Corrupt, list_nodes, nodes
+from fixtures.host.introspection.rhashtable import CorruptTable, walk_rhashtable, walk_rhltable
 
 BASE = 0x10000
 LOCKED = 1
-END = 0x7FF | 1  # what a chain ends with: any odd number
+END = 0x7FF | 1  # nulls marker at the end of a chain: any odd number
 TABLE, OLD, NEW = BASE, BASE + 0x100, BASE + 0x200
 NODES = [BASE + 0x1000 + 0x20 * number for number in range(8)]
 
 
 class Memory:
-    """Memory with the kernel's structures, as far as a walk looks at them."""
+    """Memory with the fields of the kernel's structures that a walk reads."""
 
     def __init__(self) -> None:
         self.data = bytearray(0x2000)
@@ -57,7 +57,7 @@ class Memory:
         return lambda: self.prog.pointer_type(self._types[name])
 
     def _struct(self, name: str, length: int, **members: tuple[int, Callable[[], Type]]) -> None:
-        """Make a structure of members with their offsets in bytes."""
+        """Define a structure; each member has its offset in bytes and a function for its type."""
         self._types[name] = self.prog.struct_type(
             name,
             length,
@@ -77,11 +77,11 @@ class Memory:
 
     def walk(self) -> list[int]:
         table = Object(self.prog, "struct rhashtable", address=TABLE)
-        return [node.value_() for node, _ in nodes(table)]
+        return [node.value_() for node, _ in walk_rhashtable(table)]
 
     def walk_list(self) -> list[int]:
         table = Object(self.prog, "struct rhltable", address=TABLE)
-        return [node.value_() for node, _ in list_nodes(table)]
+        return [node.value_() for node, _ in walk_rhltable(table)]
 
 
 @pytest.fixture
@@ -89,12 +89,12 @@ def memory() -> Memory:
     return Memory()
 
 
-def test_empty_table(memory: Memory) -> None:
+def test_walk_of_empty_table_yields_nothing(memory: Memory) -> None:
     memory.buckets(OLD, [0, 0, LOCKED, 0])
     assert memory.walk() == []
 
 
-def test_chains_locked_or_not(memory: Memory) -> None:
+def test_walk_follows_locked_and_unlocked_chains(memory: Memory) -> None:
     memory.buckets(OLD, [NODES[0] | LOCKED, 0, NODES[2], 0])
     memory.word(NODES[0], NODES[1])
     memory.word(NODES[1], END)
@@ -102,16 +102,16 @@ def test_chains_locked_or_not(memory: Memory) -> None:
     assert memory.walk() == NODES[:3]
 
 
-def test_each_node_is_given_with_its_bucket(memory: Memory) -> None:
+def test_walk_yields_bucket_of_each_node(memory: Memory) -> None:
     memory.buckets(OLD, [NODES[0], 0, NODES[2]])
     memory.word(NODES[0], NODES[1])
     memory.word(NODES[1], END)
     memory.word(NODES[2], END)
     table = Object(memory.prog, "struct rhashtable", address=TABLE)
-    assert [bucket for _, bucket in nodes(table)] == [OLD + 16, OLD + 16, OLD + 32]
+    assert [bucket for _, bucket in walk_rhashtable(table)] == [OLD + 16, OLD + 16, OLD + 32]
 
 
-def test_node_that_is_being_moved_is_seen_once(memory: Memory) -> None:
+def test_node_moved_by_resize_is_yielded_once(memory: Memory) -> None:
     memory.buckets(OLD, [NODES[0], NODES[1]], future=NEW)
     memory.buckets(NEW, [NODES[1], 0, NODES[2], 0])
     for node in NODES[:3]:
@@ -119,31 +119,31 @@ def test_node_that_is_being_moved_is_seen_once(memory: Memory) -> None:
     assert memory.walk() == NODES[:3]
 
 
-def test_loop_is_an_error_and_no_hang(memory: Memory) -> None:
+def test_looping_chain_raises(memory: Memory) -> None:
     memory.buckets(OLD, [NODES[0]])
     memory.word(NODES[0], NODES[1])
     memory.word(NODES[1], NODES[0])
-    with pytest.raises(Corrupt, match="loops"):
+    with pytest.raises(CorruptTable, match="loops"):
         memory.walk()
 
 
-def test_nested_table_is_an_error_and_no_empty_one(memory: Memory) -> None:
+def test_nested_table_raises(memory: Memory) -> None:
     memory.buckets(OLD, [0], nest=9)
-    with pytest.raises(Corrupt, match="nested"):
+    with pytest.raises(CorruptTable, match="nested"):
         memory.walk()
 
 
-def test_nodes_of_one_key_hang_on_the_first(memory: Memory) -> None:
+def test_rhltable_walk_yields_nodes_of_same_key(memory: Memory) -> None:
     memory.buckets(OLD, [NODES[0], NODES[3]])
-    for node, following in ((0, NODES[1]), (1, NODES[2]), (2, 0), (3, 0)):
+    for node, next_node in ((0, NODES[1]), (1, NODES[2]), (2, 0), (3, 0)):
         memory.word(NODES[node], END)
-        memory.word(NODES[node] + 8, following)
+        memory.word(NODES[node] + 8, next_node)
     assert memory.walk_list() == NODES[:4]
 
 
-def test_loop_of_nodes_of_one_key_is_an_error(memory: Memory) -> None:
+def test_looping_list_of_same_key_raises(memory: Memory) -> None:
     memory.buckets(OLD, [NODES[0]])
     memory.word(NODES[0], END)
     memory.word(NODES[0] + 8, NODES[0])
-    with pytest.raises(Corrupt, match="loops"):
+    with pytest.raises(CorruptTable, match="loops"):
         memory.walk_list()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The choice of the accelerator: KVM is believed when a guest ran, and not before."""
+"""Selection of the accelerator: KVM only after a guest has booted under it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +15,12 @@ Choose = Callable[[str], tuple[str, str]]
 
 
 @pytest.fixture
-def trial(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
-    """What trials of KVM give, one after the other."""
-    answers: list[str | None] = []
-    monkeypatch.setattr(accel, "_why_not", lambda *_: answers.pop(0))
-    monkeypatch.setattr(accel, "_this_boot", lambda _: "boot 1")
-    return answers
+def kvm_results(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Results of booting under KVM, in order; the test fills the list."""
+    results: list[str | None] = []
+    monkeypatch.setattr(accel, "_try_kvm", lambda *_: results.pop(0))
+    monkeypatch.setattr(accel, "_cache_key", lambda _: "boot 1")
+    return results
 
 
 @pytest.fixture
@@ -28,24 +28,30 @@ def choose(tmp_path: Path) -> Choose:
     return lambda wanted: accel.choose(wanted, MACHINE, tmp_path, tmp_path, lambda _: None)
 
 
-def test_tcg_needs_no_trial(choose: Choose, trial: list[str | None]) -> None:
-    assert choose("tcg") == ("tcg", "asked for")
-    assert trial == []
+def test_accel_tcg_boots_no_guest(choose: Choose, kvm_results: list[str | None]) -> None:
+    assert choose("tcg") == ("tcg", "selected by --accel tcg")
+    assert kvm_results == []
 
 
-def test_auto_takes_kvm_that_works(choose: Choose, trial: list[str | None]) -> None:
-    trial.append(None)
+def test_accel_auto_with_working_kvm_selects_kvm(
+    choose: Choose, kvm_results: list[str | None]
+) -> None:
+    kvm_results.append(None)
     assert choose("auto")[0] == "kvm"
 
 
-def test_auto_says_why_not_and_remembers(choose: Choose, trial: list[str | None]) -> None:
-    trial.append("it printed nothing for 8 s")
+def test_accel_auto_with_broken_kvm_gives_reason_and_caches_it(
+    choose: Choose, kvm_results: list[str | None]
+) -> None:
+    kvm_results.append("it printed nothing for 8 s")
     assert choose("auto") == ("tcg", "it printed nothing for 8 s")
     assert choose("auto") == ("tcg", "it printed nothing for 8 s")
 
 
-def test_kvm_fails_loudly_and_tries_each_time(choose: Choose, trial: list[str | None]) -> None:
-    trial += ["broken", "still broken", None]
+def test_accel_kvm_with_broken_kvm_fails_and_retries_each_time(
+    choose: Choose, kvm_results: list[str | None]
+) -> None:
+    kvm_results += ["broken", "still broken", None]
     with pytest.raises(UserError, match="broken"):
         choose("kvm")
     with pytest.raises(UserError, match="still broken"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The console: read while nobody looks, complete after the end, loud when it cannot be read."""
+"""Console: read in the background, complete after QEMU exits, an error when unreadable."""
 
 import socket
 import threading
@@ -11,32 +11,32 @@ from fixtures.host.util.errors import InfraError
 from fixtures.host.vm.console import Console
 
 
-def test_everything_written_before_the_end_is_there(tmp_path: Path) -> None:
-    here, there = socket.socketpair()
-    console = Console(here, tmp_path / "console.log")
+def test_console_after_qemu_exits_is_complete(tmp_path: Path) -> None:
+    host, qemu = socket.socketpair()
+    console = Console(host, tmp_path / "console.log")
     text = "".join(f"line {number}\r\n" for number in range(10_000))
-    writer = threading.Thread(target=there.sendall, args=(text.encode(),))
+    writer = threading.Thread(target=qemu.sendall, args=(text.encode(),))
     writer.start()
     writer.join()
-    there.close()
-    console.finish()
+    qemu.close()
+    console.wait_eof()
     assert console.text() == text.replace("\r\n", "\n")
     console.close()
 
 
-def test_waiting_ends_with_the_line_or_with_the_console(tmp_path: Path) -> None:
-    here, there = socket.socketpair()
-    console = Console(here, tmp_path / "console.log")
-    threading.Timer(0.05, there.sendall, [b"flowmap: end of 1\n"]).start()
+def test_wait_for_returns_on_match_or_end_of_console(tmp_path: Path) -> None:
+    host, qemu = socket.socketpair()
+    console = Console(host, tmp_path / "console.log")
+    threading.Timer(0.05, qemu.sendall, [b"flowmap: end of 1\n"]).start()
     assert console.wait_for("end of 1", 5)
-    threading.Timer(0.05, there.close).start()
+    threading.Timer(0.05, qemu.close).start()
     assert not console.wait_for("end of 2", 60)
     console.close()
 
 
-def test_an_unreadable_console_is_not_silence(tmp_path: Path) -> None:
-    here, _there = socket.socketpair()
-    console = Console(here, tmp_path / "console.log")
+def test_unreadable_console_raises(tmp_path: Path) -> None:
+    host, _qemu = socket.socketpair()
+    console = Console(host, tmp_path / "console.log")
     console.close()
     with pytest.raises(InfraError, match="cannot be read"):
         console.text()

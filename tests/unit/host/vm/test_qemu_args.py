@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The QEMU command line, and what makes two saved states interchangeable."""
+"""QEMU command line and snapshot key."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,17 +17,17 @@ def _qemu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qemu_args, "qemu_version", lambda: "QEMU emulator version 7.2")
 
 
-def test_nothing_of_the_host_is_shared() -> None:
+def test_qemu_args_share_nothing_with_the_host() -> None:
     words = " ".join(MACHINE.arguments(3, 4, 5))
     assert not [bad for bad in ("virtfs", "9p", "fsdev", "netdev", "readonly=off") if bad in words]
     assert "readonly=on" in words
 
 
-def test_a_comma_in_a_path_stays_in_the_path() -> None:
+def test_comma_in_path_is_escaped() -> None:
     assert "file=/i/root,,1.erofs," in " ".join(MACHINE.arguments(3, 4, 5))
 
 
-def test_a_panic_ends_qemu() -> None:
+def test_panic_makes_qemu_exit() -> None:
     assert "-no-reboot" in MACHINE.arguments(3, 4, 5)
     assert "panic=-1" in MACHINE.parameters()
 
@@ -42,10 +42,11 @@ def test_a_panic_ends_qemu() -> None:
         {"cpus": 4},
         {"cmdline": ()},
     ],
+    ids=["kernel", "root", "accel", "memory", "cpus", "cmdline"],
 )
-def test_a_state_fits_only_its_like(change: dict[str, object]) -> None:
+def test_snapshot_key_differs_for_other_vm(change: dict[str, object]) -> None:
     assert replace(MACHINE, **change).key != MACHINE.key  # type: ignore[arg-type]  # parametrised
 
 
-def test_a_state_fits_the_same_bytes_elsewhere() -> None:
+def test_snapshot_key_ignores_paths() -> None:
     assert replace(MACHINE, kernel=Path("/other/bzImage")).key == MACHINE.key
