@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Wires the plugins of the two rooms into pytest; nothing else belongs here."""
+"""Loads the pytest plugins of guest and host; nothing else belongs here."""
 
 pytest_plugins = [
-    "fixtures.guest.pytest_plugin.fixtures",
+    "fixtures.guest.pytest_plugin",
     "fixtures.guest.runtime.local_mode",
-    "fixtures.host.pytest_plugin",
+    "fixtures.host.pytest_plugin.options",
+    "fixtures.host.pytest_plugin.hooks",
 ]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which holes in the matrix stop a run."""
+"""Gaps between contract clauses and tests that stop a run."""
 
 from fixtures.host.model.contract_clauses import parse
-from fixtures.host.pytest_plugin.clause_coverage import find_holes
+from fixtures.host.pytest_plugin.clause_coverage import find_gaps
 
 CONTRACT = parse("""
 ## FM: the map
@@ -15,21 +15,21 @@ CONTRACT = parse("""
 FIRST = {"selftests/a.py::t": ["FM-1"]}
 
 
-def test_clause_without_a_test_is_a_hole_unless_it_says_why() -> None:
-    assert find_holes(FIRST, CONTRACT) == []
-    (hole,) = find_holes({}, CONTRACT)
-    assert "FM-1" in hole
+def test_clause_without_test_is_gap_unless_excused() -> None:
+    assert find_gaps(FIRST, CONTRACT) == []
+    (gap,) = find_gaps({}, CONTRACT)
+    assert "FM-1" in gap
 
 
-def test_test_without_a_clause_is_a_hole() -> None:
-    (hole,) = find_holes(FIRST | {"selftests/b.py::t": []}, CONTRACT)
-    assert hole.startswith("selftests/b.py::t: no clause")
+def test_test_without_clause_is_gap() -> None:
+    (gap,) = find_gaps(FIRST | {"selftests/b.py::t": []}, CONTRACT)
+    assert gap.startswith("selftests/b.py::t: no clause")
 
 
 def test_canary_needs_no_clause() -> None:
-    assert find_holes(FIRST | {"tests/canary/c.py::t": []}, CONTRACT) == []
+    assert find_gaps(FIRST | {"tests/canary/c.py::t": []}, CONTRACT) == []
 
 
-def test_clause_that_is_in_no_contract_is_a_hole() -> None:
-    (hole,) = find_holes({"selftests/a.py::t": ["FM-1", "FM-9"]}, CONTRACT)
-    assert "no clause FM-9" in hole
+def test_unknown_clause_is_gap() -> None:
+    (gap,) = find_gaps({"selftests/a.py::t": ["FM-1", "FM-9"]}, CONTRACT)
+    assert "no clause FM-9" in gap

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which tests share a layer: those whose wide-scoped fixtures are the same."""
+"""Fixture groups: tests with the same wide-scoped fixtures share a snapshot layer."""
 
 import pytest
 
-from fixtures.guest.pytest_plugin.fixtures import where_nobody_else_is
+from fixtures.guest.pytest_plugin.topology_fixtures import private_scope
 from fixtures.host.pytest_plugin import fixture_groups
-from fixtures.host.pytest_plugin.fixture_groups import group_of
+from fixtures.host.pytest_plugin.fixture_groups import fixture_group
 
 pytest_plugins = ["pytester"]
 
@@ -36,43 +36,46 @@ def test_tabled(table): pass
 
 @pytest.fixture
 def items(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> dict[str, pytest.Item]:
-    monkeypatch.setattr(fixture_groups, "_OURS", ("test_",))
+    monkeypatch.setattr(fixture_groups, "_OUR_MODULES", ("test_",))
     return {item.name: item for item in pytester.getitems(TESTS)}
 
 
-def test_a_test_without_wide_fixtures_has_no_group(items: dict[str, pytest.Item]) -> None:
-    assert group_of(items["test_alone"]) is None
+def test_without_wide_fixtures_has_no_group(items: dict[str, pytest.Item]) -> None:
+    assert fixture_group(items["test_alone"]) is None
 
 
-def test_the_same_fixtures_make_the_same_group(items: dict[str, pytest.Item]) -> None:
-    one, two = group_of(items["test_routed[nat]"]), group_of(items["test_routed_too[nat]"])
+def test_same_fixtures_have_same_group(items: dict[str, pytest.Item]) -> None:
+    one, two = (
+        fixture_group(items["test_routed[nat]"]),
+        fixture_group(items["test_routed_too[nat]"]),
+    )
     assert one
     assert two
     assert one.key == two.key
 
 
-def test_another_parameter_makes_another_group(items: dict[str, pytest.Item]) -> None:
-    one, two = group_of(items["test_routed[nat]"]), group_of(items["test_routed[plain]"])
+def test_other_parameter_has_other_group(items: dict[str, pytest.Item]) -> None:
+    one, two = fixture_group(items["test_routed[nat]"]), fixture_group(items["test_routed[plain]"])
     assert one
     assert two
     assert one.key != two.key
 
 
-def test_the_widest_is_set_up_first(items: dict[str, pytest.Item]) -> None:
-    group = group_of(items["test_tabled[nat]"])
+def test_widest_fixture_is_set_up_first(items: dict[str, pytest.Item]) -> None:
+    group = fixture_group(items["test_tabled[nat]"])
     assert group
     assert group.fixtures == ("router", "table")
 
 
-def test_a_scope_that_is_decided_later_counts_as_what_it_is(items: dict[str, pytest.Item]) -> None:
-    group = group_of(items["test_decided"])
+def test_dynamic_scope_is_resolved(items: dict[str, pytest.Item]) -> None:
+    group = fixture_group(items["test_decided"])
     assert group
     assert group.fixtures == ("decided",)
 
 
-def test_own_router_is_wide_but_where_all_tests_have_one_kernel(
+def test_private_router_scope_is_session_but_function_with_native(
     pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert where_nobody_else_is("own_router", pytestconfig) == "session"
-    monkeypatch.setattr(pytestconfig.option, "here", True)
-    assert where_nobody_else_is("own_router", pytestconfig) == "function"
+    assert private_scope("own_router", pytestconfig) == "session"
+    monkeypatch.setattr(pytestconfig.option, "native", True)
+    assert private_scope("own_router", pytestconfig) == "function"

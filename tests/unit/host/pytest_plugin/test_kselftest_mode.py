@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``--upstream``: what goes with it, which tests run, and that its context reaches workers."""
+"""``--upstream``: its options, the tests it selects, and the context for workers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +10,14 @@ import pytest
 
 from fixtures.host.kernel.build_options import OPTIONS
 from fixtures.host.pytest_plugin import kselftest_mode
-from fixtures.host.pytest_plugin.run_context import Context
+from fixtures.host.pytest_plugin.run_context import RunContext
 from fixtures.host.util.errors import UserError
 from fixtures.host.util.paths import ROOT
 from fixtures.host.vm.qemu_args import Machine
 
 
 def config(**given: Any) -> pytest.Config:
-    """pytest's configuration with some options."""
+    """Return a configuration of pytest with some options."""
     options: dict[str, Any] = {option.dest: None for option in OPTIONS}
     options |= {"upstream": True, "vmconfig": None, **given}
     return cast(
@@ -27,21 +27,26 @@ def config(**given: Any) -> pytest.Config:
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "message"),
     [
         ({"vmconfig": "debug"}, "leave out --vmconfig"),
         ({"kernel_image": Path("bzImage")}, "use --kernel-tree PATH --apply-series"),
-        ({"kernel_tree": Path("linux")}, "give a tree without it, and --apply-series"),
+        ({"kernel_tree": Path("linux")}, "use a tree without the series, and --apply-series"),
     ],
+    ids=["vmconfig", "kernel-image", "kernel-tree-without-series"],
 )
-def test_what_leaves_nothing_to_compare_is_refused(given: dict[str, Any], says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        kselftest_mode.require_usable(config(**given))
+def test_options_without_two_kernels_are_rejected(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        kselftest_mode.check_options(config(**given))
 
 
-@pytest.mark.parametrize("given", [{}, {"kernel_tree": Path("linux"), "kernel_apply_series": True}])
-def test_two_kernels_can_be_made_of_it(given: dict[str, Any]) -> None:
-    kselftest_mode.require_usable(config(**given))
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"kernel_tree": Path("linux"), "kernel_apply_series": True}],
+    ids=["no-options", "tree-with-series"],
+)
+def test_options_with_two_kernels_are_accepted(given: dict[str, Any]) -> None:
+    kselftest_mode.check_options(config(**given))
 
 
 @pytest.mark.parametrize(
@@ -55,21 +60,21 @@ def test_two_kernels_can_be_made_of_it(given: dict[str, Any]) -> None:
         ("tests/canary/faulty_tests", False, True),
     ],
 )
-def test_either_kind_of_tests_runs_and_never_both(
+def test_kselftests_and_suite_tests_exclude_each_other(
     path: str, without: bool, with_option: bool
 ) -> None:
     assert kselftest_mode.ignores(ROOT / path, config(upstream=False)) is without
     assert kselftest_mode.ignores(ROOT / path, config(upstream=True)) is with_option
 
 
-def context(**more: Any) -> Context:
-    """A context with invented values."""
+def context(**overrides: Any) -> RunContext:
+    """Return a context with sample values."""
     machine = Machine(Path("bzImage"), "k", Path("root"), "r", "tcg", 1024, 2, ("quiet",))
     values: dict[str, Any] = {
         "profile": "upstream",
         "machine": machine,
         "accel_reason": "asked for",
-        "scale": 3.0,
+        "deadline_scale": 3.0,
         "scratch": Path("scratch"),
         "cache": Path("cache"),
         "payload": Path("payload"),
@@ -82,18 +87,18 @@ def context(**more: Any) -> Context:
         "release": "7.3.4",
         "report": Path("report"),
     }
-    return Context(**{**values, **more})
+    return RunContext(**{**values, **overrides})
 
 
-def test_a_worker_gets_both_kernels() -> None:
-    both = replace(context(), against=context(profile="upstream-unpatched"))
-    assert Context.from_json(both.to_json()) == both
+def test_context_json_has_both_kernels() -> None:
+    both = replace(context(), baseline=context(profile="upstream-unpatched"))
+    assert RunContext.from_json(both.to_json()) == both
     alone = context()
-    assert Context.from_json(alone.to_json()) == alone
+    assert RunContext.from_json(alone.to_json()) == alone
 
 
-def test_the_report_names_the_other_kernel() -> None:
+def test_report_notes_name_baseline_kernel() -> None:
     other = context(profile="upstream-unpatched")
-    (note,) = kselftest_mode.notes(context(against=other))
+    (note,) = kselftest_mode.report_notes(context(baseline=other))
     assert "unpatched is profile upstream-unpatched (7.3.4, key abc)" in note
-    assert kselftest_mode.notes(context()) == ()
+    assert kselftest_mode.report_notes(context()) == ()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Workers on other machines: who names them, and what they have to agree on."""
+"""Remote workers: --tx, the check of their kernel, and their artefacts."""
 
 import json
 from dataclasses import replace
@@ -10,15 +10,15 @@ from typing import Any, cast
 import pytest
 
 from fixtures.host.pytest_plugin import remote_workers
-from fixtures.host.pytest_plugin.run_context import Context
+from fixtures.host.pytest_plugin.run_context import RunContext
 from fixtures.host.util.errors import UserError
 from fixtures.host.util.paths import ROOT
 
-CONTEXT = Context(
+CONTEXT = RunContext(
     profile="base",
     machine=cast(Any, None),
     accel_reason="",
-    scale=1.0,
+    deadline_scale=1.0,
     scratch=Path("/nowhere"),
     cache=Path("/nowhere"),
     payload=Path("/nowhere"),
@@ -35,54 +35,60 @@ CONTEXT = Context(
 
 def _options(*tx: str) -> SimpleNamespace:
     option = SimpleNamespace(tx=list(tx), numprocesses="auto", rsyncdir=[], rsyncignore=[])
-    remote_workers.workers_named(cast(pytest.Config, SimpleNamespace(option=option)))
+    remote_workers.apply_tx_option(cast(pytest.Config, SimpleNamespace(option=option)))
     return option
 
 
-def test_without_names_the_number_of_workers_counts() -> None:
+def test_without_tx_numprocesses_stays() -> None:
     assert _options().numprocesses == "auto"
 
 
-def test_workers_on_this_machine_get_no_copy() -> None:
+def test_tx_popen_copies_nothing() -> None:
     option = _options("2*popen")
     assert (option.numprocesses, option.rsyncdir) == (None, [])
 
 
-@pytest.mark.parametrize("spec", ["ssh=host//chdir=/tmp", "2*ssh=host", "socket=host:8888"])
-def test_workers_elsewhere_get_this_project_without_what_was_built(spec: str) -> None:
+@pytest.mark.parametrize(
+    "spec",
+    ["ssh=host//chdir=/tmp", "2*ssh=host", "socket=host:8888"],
+    ids=["ssh", "ssh-times-2", "socket"],
+)
+def test_tx_remote_copies_project_without_build_directory(spec: str) -> None:
     option = _options("popen", spec)
     assert option.numprocesses is None
     assert (option.rsyncdir, option.rsyncignore) == ([str(ROOT)], ["build"])
 
 
-def test_preparations_of_another_checkout_are_not_used(tmp_path: Path) -> None:
-    assert not remote_workers.is_here(replace(CONTEXT, scratch=tmp_path))
-    assert not remote_workers.is_here(
+def test_run_directory_of_other_checkout_is_not_local(tmp_path: Path) -> None:
+    assert not remote_workers.is_local(replace(CONTEXT, scratch=tmp_path))
+    assert not remote_workers.is_local(
         replace(CONTEXT, scratch=ROOT / "build/run/of-another-machine")
     )
 
 
-def test_same_kernel_and_series_are_accepted() -> None:
-    remote_workers.require_same(replace(CONTEXT, scratch=Path("/elsewhere")), CONTEXT)
+def test_same_kernel_and_series_is_accepted() -> None:
+    remote_workers.require_same_kernel(replace(CONTEXT, scratch=Path("/elsewhere")), CONTEXT)
 
 
 @pytest.mark.parametrize(
-    "other", [{"release": "7.3.5"}, {"profile": "debug"}, {"metadata": {"series": None}}]
+    "other",
+    [{"release": "7.3.5"}, {"profile": "debug"}, {"metadata": {"series": None}}],
+    ids=["release", "profile", "series"],
 )
-def test_another_kernel_is_refused(other: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"this worker has kernel .* and the run is of kernel"):
-        remote_workers.require_same(replace(CONTEXT, **other), CONTEXT)
+def test_other_kernel_is_rejected(other: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"this worker has kernel .*, the controller has kernel"):
+        remote_workers.require_same_kernel(replace(CONTEXT, **other), CONTEXT)
 
 
-def test_artefacts_come_home_with_the_report(tmp_path: Path) -> None:
-    there, here = tmp_path / "there", tmp_path / "here"
-    (there / "artefacts/slug").mkdir(parents=True)
-    (there / "artefacts/slug/console.log").write_bytes(b"\0\xff")
+def test_artefacts_are_transferred_with_the_report(tmp_path: Path) -> None:
+    remote, local = tmp_path / "remote", tmp_path / "local"
+    (remote / "artefacts/slug").mkdir(parents=True)
+    (remote / "artefacts/slug/console.log").write_bytes(b"\0\xff")
     report: Any = SimpleNamespace(
         flowmap_result=json.dumps({"artefacts": ["artefacts/slug/console.log"]})
     )
-    remote_workers.attach(report, there)
-    remote_workers.unpack(report, here)
-    assert (here / "artefacts/slug/console.log").read_bytes() == b"\0\xff"
-    remote_workers.unpack(cast(Any, SimpleNamespace()), tmp_path / "none")
+    remote_workers.attach_artefacts(report, remote)
+    remote_workers.write_artefacts(report, local)
+    assert (local / "artefacts/slug/console.log").read_bytes() == b"\0\xff"
+    remote_workers.write_artefacts(cast(Any, SimpleNamespace()), tmp_path / "none")
     assert not (tmp_path / "none").exists()

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""SIGTERM acts like Ctrl-C; a process dies with its parent."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fixtures.host.pytest_plugin.process_lifetime import sigterm_as_ctrl_c
+from fixtures.host.util.paths import ROOT
+
+CHILD = """
+import os, time
+from fixtures.host.pytest_plugin.process_lifetime import die_with_parent
+die_with_parent()
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+PARENT = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", {CHILD!r}])
+time.sleep(60)
+"""
+
+
+def test_sigterm_raises_keyboard_interrupt_and_handler_is_restored() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), sigterm_as_ctrl_c():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_child_dies_when_parent_is_killed() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+        # The child holds the pipe open until it dies.
+        assert parent.stdout.read() == ""
+    assert not Path(f"/proc/{child}/exe").exists()
