@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A report, and the archive of it."""
+"""Fixtures: a report, and its archive."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from tests.unit.host.evidence import evidence_samples
 
 @pytest.fixture
 def report(tmp_path: Path) -> Path:
-    """The folder of a report."""
+    """Folder of a report with kernel inputs."""
     return evidence_samples.report(tmp_path / "report")
 
 
 @pytest.fixture
 def archive(tmp_path: Path, report: Path) -> Path:
-    """A good archive."""
+    """An evidence archive of the report."""
     path = tmp_path / "evidence.tar.zst"
     assert main(["pack", "--from", str(report), "--to", str(path)]) == 0
     return path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A report with the inputs of its kernel, and what is in an archive."""
+"""A report with the inputs of its kernel, and helpers to read an archive."""
 
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ KERNEL: dict[str, Any] = {
 
 
 def report(folder: Path, **more: Any) -> Path:
-    """Write a report with the inputs of its kernel, as a run does."""
+    """Write a report with kernel inputs, as a run does."""
     folder.mkdir(parents=True)
-    kept = run_samples.result(artefacts=("artefacts/x/dmesg.txt",))
+    test = run_samples.result(artefacts=("artefacts/x/dmesg.txt",))
     write_all(
-        [run_samples.run(kept, kernel=KERNEL, **more)], folder, run_samples.contract(folder.parent)
+        [run_samples.run(test, kernel=KERNEL, **more)], folder, run_samples.contract(folder.parent)
     )
     (folder / "artefacts/x").mkdir(parents=True)
-    (folder / "artefacts/x/dmesg.txt").write_text("what the kernel said\n")
+    (folder / "artefacts/x/dmesg.txt").write_text("kernel log\n")
     (folder / "inputs/abc123/series").mkdir(parents=True)
     (folder / "inputs/abc123/config").write_text("CONFIG_BPF=y\n")
     for name, content in SERIES.patches:
@@ -34,7 +34,7 @@ def report(folder: Path, **more: Any) -> Path:
 
 
 def files(archive: Path) -> dict[str, bytes]:
-    """Return what is in an archive."""
+    """Return the files of an archive by path."""
     body, _ = evidence_archive.split(archive.read_bytes())
     found, why = evidence_archive.unpack(body, 1 << 30)
     assert not why

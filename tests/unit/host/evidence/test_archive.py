@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""An archive of evidence: what is in it, the same every time."""
+"""Packing evidence archives: content, reproducibility, and unusable input."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from tests.unit.host.report import section_samples
 from tests.unit.host.report.run_samples import result, run
 
 
-def test_it_holds_what_the_claim_rests_on(archive: Path) -> None:
+def test_archive_has_report_artefacts_and_kernel_inputs(archive: Path) -> None:
     assert {
         "SHA256SUMS",
         "report/summary.json",
@@ -29,7 +29,7 @@ def test_it_holds_what_the_claim_rests_on(archive: Path) -> None:
     } <= set(evidence_samples.files(archive))
 
 
-def test_the_same_files_give_the_same_bytes(tmp_path: Path, report: Path, archive: Path) -> None:
+def test_same_files_give_the_same_bytes(tmp_path: Path, report: Path, archive: Path) -> None:
     for path in report.rglob("*"):
         path.touch()
         path.chmod(0o700)
@@ -39,7 +39,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path, report: Path, archiv
     assert again.read_bytes() == archive.read_bytes()
 
 
-def test_it_opens_with_what_everybody_has(tmp_path: Path, archive: Path) -> None:
+def test_archive_can_be_unpacked_by_zstd_tar_and_sha256sum(tmp_path: Path, archive: Path) -> None:
     if not shutil.which("zstd"):
         pytest.skip("no program zstd")
     for argv in (
@@ -51,7 +51,7 @@ def test_it_opens_with_what_everybody_has(tmp_path: Path, archive: Path) -> None
         subprocess.run(argv, cwd=where, check=True)
 
 
-def test_several_runs_make_a_report_whose_links_hold(tmp_path: Path) -> None:
+def test_links_of_a_merged_report_have_targets(tmp_path: Path) -> None:
     sources = [
         evidence_samples.report(tmp_path / "one" / "report"),
         evidence_samples.report(tmp_path / "two" / "report", profile="debug"),
@@ -66,7 +66,7 @@ def test_several_runs_make_a_report_whose_links_hold(tmp_path: Path) -> None:
         assert path.removeprefix("../") in files
 
 
-def test_what_is_beside_a_run_is_in_the_report_of_all(tmp_path: Path) -> None:
+def test_sections_of_a_run_are_in_the_merged_report(tmp_path: Path) -> None:
     sources = [
         section_samples.write(
             section_samples.everything(), evidence_samples.report(tmp_path / "one" / "report")
@@ -75,12 +75,14 @@ def test_what_is_beside_a_run_is_in_the_report_of_all(tmp_path: Path) -> None:
     ]
     (tmp_path / "scratch").mkdir()
     files = gather(sources, tmp_path / "scratch")
-    for name, content in section_samples.everything().files().items():
-        assert files[f"runs/1/{name}"] == files[f"report/{name}"] == content
+    for section in section_samples.everything():
+        assert section.content
+        for name, content in section.content.files.items():
+            assert files[f"runs/1/{name}"] == files[f"report/{name}"] == content
     assert b'<section id="bugs">' in files["report/report.html"]
 
 
-def test_a_report_without_its_inputs_gets_them_from_the_cache(tmp_path: Path) -> None:
+def test_missing_inputs_are_taken_from_the_cache(tmp_path: Path) -> None:
     kernel = {"key": "k1", "source": {"kind": "debian"}, "series": None}
     write_all([run(result(), kernel=kernel)], tmp_path / "report")
     built = tmp_path / "cache/kernels/k1"
@@ -92,7 +94,7 @@ def test_a_report_without_its_inputs_gets_them_from_the_cache(tmp_path: Path) ->
     assert files["report/inputs/k1/config"] == b"config"
 
 
-def test_what_cannot_be_packed_is_one_line(
+def test_unusable_input_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FLOWMAP_CACHE", str(tmp_path / "cache"))
@@ -106,9 +108,9 @@ def test_what_cannot_be_packed_is_one_line(
     for name in ("none", "merged", "bare", "edited"):
         assert main(["pack", "--from", str(tmp_path / name), "--to", to]) == 2
     lines = capsys.readouterr().err.splitlines()
-    says = ["No such file", "a report of 2 runs", "not in the cache any more", "is no key"]
-    assert len(lines) == len(says)
-    for line, words in zip(lines, says, strict=True):
+    messages = ["No such file", "a report of 2 runs", "no longer in the cache", "is no kernel key"]
+    assert len(lines) == len(messages)
+    for line, words in zip(lines, messages, strict=True):
         assert line.startswith("error: ")
         assert words in line
     assert not (tmp_path / "x.tar.zst").exists()

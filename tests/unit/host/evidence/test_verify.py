@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""An archive of evidence is good only as it was packed, and the file that differs is named."""
+"""Verifying evidence archives: every change is detected, and the changed file is named."""
 
 import hashlib
 import io
@@ -24,7 +24,7 @@ Edit = Callable[[dict[str, bytes]], None]
 
 
 def _edit(archive: Path, edit: Edit, seal: bool = True) -> None:
-    """Change an archive's files and pack them again, with their list as it was."""
+    """Change an archive's files and repack them; SHA256SUMS stays unchanged."""
     files = evidence_samples.files(archive)
     edit(files)
     out = io.BytesIO()
@@ -38,14 +38,14 @@ def _edit(archive: Path, edit: Edit, seal: bool = True) -> None:
 
 
 def _repack(archive: Path, edit: Edit) -> None:
-    """Change an archive's files and their list."""
+    """Change an archive's files and SHA256SUMS."""
     files = evidence_samples.files(archive)
     del files[evidence_archive.SUMS]
     edit(files)
     archive.write_bytes(evidence_archive.pack(files))
 
 
-def test_a_good_archive_passes(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unchanged_archive_is_verified(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(archive)]) == 0
     out, err = capsys.readouterr()
     assert f"good: {archive}, " in out
@@ -54,8 +54,8 @@ def test_a_good_archive_passes(archive: Path, capsys: pytest.CaptureFixture[str]
     assert err == ""
 
 
-def test_no_byte_can_change(tmp_path: Path) -> None:
-    """Every byte of a small archive in turn, headers and checksums included."""
+def test_change_of_any_byte_is_detected(tmp_path: Path) -> None:
+    """Flips a bit in every byte of a small archive, including headers and checksums."""
     write_all([run(result(), kernel={})], tmp_path, tmp_path / "none.md")
     files = {"report/summary.json": (tmp_path / "summary.json").read_bytes()}
     good = evidence_archive.pack(files)
@@ -68,13 +68,13 @@ def test_no_byte_can_change(tmp_path: Path) -> None:
             verify(path)
 
 
-def test_the_file_that_the_changed_byte_is_in_is_named(tmp_path: Path, report: Path) -> None:
+def test_file_with_a_changed_byte_is_named(tmp_path: Path, report: Path) -> None:
     (report / "artefacts/x/noise.bin").write_bytes(random.Random(1).randbytes(100_000))
     path = tmp_path / "evidence.tar.zst"
     assert main(["pack", "--from", str(report), "--to", str(path)]) == 0
     content = bytearray(path.read_bytes())
     noise = (report / "artefacts/x/noise.bin").read_bytes()
-    # It cannot be compressed, so that it is found in the archive as it is.
+    # Random bytes cannot be compressed, so they are in the archive verbatim.
     content[content.index(noise[50_000:50_100])] ^= 1
     path.write_bytes(content)
     with pytest.raises(Damaged, match=r"report/artefacts/x/noise\.bin: its sha256"):
@@ -82,7 +82,7 @@ def test_the_file_that_the_changed_byte_is_in_is_named(tmp_path: Path, report: P
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95, 0.9999])
-def test_a_cut_archive_is_damaged(
+def test_truncated_archive_is_damaged(
     archive: Path, share: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = archive.read_bytes()
@@ -99,7 +99,7 @@ def _changed(files: dict[str, bytes]) -> None:
     files["report/artefacts/x/dmesg.txt"] = bytes(text)
 
 
-def _gone(files: dict[str, bytes]) -> None:
+def _removed(files: dict[str, bytes]) -> None:
     del files["report/results.ktap"]
 
 
@@ -107,26 +107,25 @@ def _added(files: dict[str, bytes]) -> None:
     files["report/new.txt"] = b""
 
 
-@pytest.mark.parametrize("seal", [True, False])
+@pytest.mark.parametrize("seal", [True, False], ids=["with-trailer", "without-trailer"])
 @pytest.mark.parametrize(
-    ("edit", "says"),
+    ("edit", "message"),
     [
         (_changed, "report/artefacts/x/dmesg.txt: its sha256 is not the one in SHA256SUMS"),
-        (_gone, "report/results.ktap: missing"),
+        (_removed, "report/results.ktap: missing"),
         (_added, "report/new.txt: not in SHA256SUMS"),
     ],
+    ids=["changed", "removed", "added"],
 )
-def test_the_file_that_differs_is_named(
-    archive: Path, edit: Edit, says: str, seal: bool, capsys: pytest.CaptureFixture[str]
+def test_differing_file_is_named(
+    archive: Path, edit: Edit, message: str, seal: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _edit(archive, edit, seal)
     assert main(["verify", str(archive)]) == 1
-    assert capsys.readouterr().err == f"damaged: {archive}: {says}\n"
+    assert capsys.readouterr().err == f"damaged: {archive}: {message}\n"
 
 
-def test_an_archive_that_somebody_unpacked_edited_and_packed_is_seen_through(
-    tmp_path: Path, archive: Path
-) -> None:
+def test_unpacked_edited_and_repacked_archive_is_detected(tmp_path: Path, archive: Path) -> None:
     (tmp_path / "plain.tar").write_bytes(zstd.decompress(archive.read_bytes()))
     for argv in (
         ["tar", "-xf", "plain.tar"],
@@ -139,7 +138,7 @@ def test_an_archive_that_somebody_unpacked_edited_and_packed_is_seen_through(
         verify(tmp_path / "new.tar.zst")
 
 
-def test_an_archive_packed_by_other_means_is_not_good(archive: Path) -> None:
+def test_archive_without_trailer_is_damaged(archive: Path) -> None:
     _edit(archive, lambda _: None, seal=False)
     with pytest.raises(Damaged, match="the checksum at its end is missing"):
         verify(archive)
@@ -157,43 +156,48 @@ def _no_report(files: dict[str, bytes]) -> None:
     del files["report/summary.json"]
 
 
-def _better_verdict(files: dict[str, bytes]) -> None:
+def _other_counts(files: dict[str, bytes]) -> None:
     values = json.loads(files["report/summary.json"])
     values["counts"]["passed"] = 400
     files["report/summary.json"] = json.dumps(values).encode()
 
 
-def _other_ledger(files: dict[str, bytes]) -> None:
+def _other_history(files: dict[str, bytes]) -> None:
     values = json.loads(files["report/ledger.json"])
     values["runs"] = []
     files["report/ledger.json"] = json.dumps(values).encode()
 
 
 @pytest.mark.parametrize(
-    ("edit", "says"),
+    ("edit", "message"),
     [
         (_other_patch, "report/inputs/abc123/series/0001-a.patch is not the patch that was"),
         (_no_config, "report/inputs/abc123/config is missing"),
         (_no_report, "report/summary.json: missing"),
-        (_better_verdict, "report/summary.json: counts does not follow from the tests"),
-        (_other_ledger, "report/ledger.json: a run is missing"),
+        (_other_counts, "report/summary.json: counts does not follow from the tests"),
+        (_other_history, "report/ledger.json: a run is missing"),
     ],
+    ids=["patch", "config", "report", "counts", "history"],
 )
-def test_files_that_contradict_each_other_are_found(archive: Path, edit: Edit, says: str) -> None:
-    """Also where the list of hashes was made to fit."""
+def test_contradicting_files_are_detected(archive: Path, edit: Edit, message: str) -> None:
+    """Even if SHA256SUMS matches the changed files."""
     _repack(archive, edit)
-    with pytest.raises(Damaged, match=says):
+    with pytest.raises(Damaged, match=message):
         verify(archive)
 
 
-def test_a_path_that_leads_out_of_the_archive_is_refused(archive: Path) -> None:
+def test_path_outside_the_archive_is_refused(archive: Path) -> None:
     _edit(archive, lambda files: files.update({"../../etc/passwd": b"x"}))
     with pytest.raises(Damaged, match="is no file of an evidence archive"):
         verify(archive)
 
 
-@pytest.mark.parametrize("content", [b"", b"(\xb5/", b"PK\x03\x04", zstd.compress(b"x" * 9)])
-def test_what_is_no_archive_is_bad_input(
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"(\xb5/", b"PK\x03\x04", zstd.compress(b"x" * 9)],
+    ids=["empty", "cut-zstd", "zip", "zstd"],
+)
+def test_other_files_are_bad_input(
     tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "file"

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Figures: medians, spread, and that bench.json gives back what was put in."""
+"""Benchmark results: medians, quartiles, and bench.json."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ def test_median_and_quartiles() -> None:
     assert figure("lookup", 7.0).spread == (7.0, 7.0)
 
 
-def test_figure_without_samples_is_refused() -> None:
+def test_measurement_without_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="no samples"):
         figure("lookup")
 
@@ -25,12 +26,13 @@ def test_figure_without_samples_is_refused() -> None:
 @pytest.mark.parametrize(
     ("machine", "unit", "measure"),
     [(INSTRUCTIONS, "time", "instructions"), (TIME, "time", "ns"), (TIME, "octets", "octets")],
+    ids=["icount", "wall-clock", "other-unit"],
 )
-def test_what_samples_count_depends_on_the_machine(machine: str, unit: str, measure: str) -> None:
+def test_unit_depends_on_the_clock_of_the_vm(machine: str, unit: str, measure: str) -> None:
     assert figure("lookup", 1.0, machine=machine, unit=unit).measure == measure
 
 
-def test_json_gives_the_same_back_and_has_the_medians() -> None:
+def test_json_round_trips_and_has_medians() -> None:
     lost = Missing(part="size", profile="base", machine=TIME, measurement="m", why="no memory")
     run = bench([figure("lookup", 1.0, 2.0, 4.0, by="flow map")], [lost])
     text = run.to_json()
@@ -41,26 +43,25 @@ def test_json_gives_the_same_back_and_has_the_medians() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "{}", '{"schema": 99}', '{"schema": 1, "figures": [{"samples": ["x"]}], "missing": []}'],
+    ids=["empty", "no-fields", "later-version", "no-name"],
 )
-def test_file_of_another_kind_is_refused_in_one_line(text: str) -> None:
+def test_malformed_file_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(UserError, match=r"^bench\.json: .*"):
         Bench.from_json(text)
 
 
-def test_file_that_is_not_there(tmp_path: object) -> None:
-    from pathlib import Path
-
+def test_missing_file_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run `tox -e bench` first"):
-        load(Path(str(tmp_path)) / "bench.json")
+        load(tmp_path / "bench.json")
 
 
-def test_figures_are_found_in_a_report_among_other_properties() -> None:
+def test_measurements_are_read_from_properties_of_a_report() -> None:
     sent = {"name": "add", "samples": [3, 4], "unit": "time", "case": {"tables": 1}}
     found = from_report([["other", 1], ["figure", sent]], "unpatched", INSTRUCTIONS)
     assert found == (figure("add", 3, 4, profile="unpatched", tables=1),)
 
 
-def test_find_asks_for_name_machine_profile_and_part_of_the_case() -> None:
+def test_find_matches_name_clock_profile_and_part_of_the_case() -> None:
     own = figure("add", 1.0, tables=1, of="flow map")
     run = bench([figure("add", 2.0, tables=0, of="flow map"), own])
     assert run.find("add", INSTRUCTIONS, tables=1) is own

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Invented runs for the tests of the reports."""
+"""Invented runs for the tests of reports."""
 
 import random
 from pathlib import Path
 from typing import Any
 
+from fixtures.flowmap.series import AREAS
 from fixtures.host.model.results import (
-    AREAS,
     Outcome,
+    Repetition,
     Run,
     RunInfo,
     TestResult,
@@ -48,7 +49,7 @@ def result(
     verdict: Verdict = Verdict.PASSED,
     **more: Any,
 ) -> TestResult:
-    """Return a test's result; everything but the id and the verdict has a default."""
+    """Return a test result; all fields have defaults."""
     values: dict[str, Any] = {
         "area": area_of(nodeid),
         "outcome": outcome_of(verdict),
@@ -58,7 +59,7 @@ def result(
 
 
 def info(**more: Any) -> RunInfo:
-    """Return what is known of a run."""
+    """Return the environment of a run; all fields have defaults."""
     values: dict[str, Any] = {
         "profile": "base",
         "kernel": {
@@ -86,20 +87,38 @@ def info(**more: Any) -> RunInfo:
     return RunInfo(**{**values, **more})
 
 
+def soaked(*times: tuple[float, int, int]) -> TestResult:
+    """Return the result of a race in a soak run.
+
+    Args:
+        times: start time, rounds and overlaps of each repetition.
+    """
+    history = tuple(
+        Repetition(began, seed, rounds, overlaps)
+        for seed, (began, rounds, overlaps) in enumerate(times)
+    )
+    return result(
+        f"selftests/races/test_a.py::test_{len(times)}",
+        stdout="seed 1: 20 rounds, 19 overlapped\n",
+        repetitions=len(times),
+        history=history,
+    )
+
+
 def run(*tests: TestResult, **more: Any) -> Run:
-    """Return a run of the given tests."""
+    """Return a run with these results."""
     return Run(info(**more), tests)
 
 
 def contract(folder: Path) -> Path:
-    """Write the small contract and return its path."""
+    """Write a small contract and return its path."""
     path = folder / "contract.md"
     path.write_text(CONTRACT, encoding="utf-8")
     return path
 
 
 def large(seed: int, number: int = 120) -> Run:
-    """Return a run with many tests of every verdict, the same for the same seed."""
+    """Return a run with many results of all verdicts; the same seed gives the same run."""
     rng = random.Random(seed)
     tests = []
     for at in range(number):

@@ -1,51 +1,55 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Seeded bugs, coverage and cost of the invented series, as their commands would write them."""
+"""Invented results of mutation testing, coverage and benchmarks, as their commands write them."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from fixtures.host.coverage.classify import Added, Coverage, State
-from fixtures.host.coverage.exclusions import Reason
+from fixtures.host.bench import report_section as bench_section
+from fixtures.host.coverage import report_section as coverage_section
 from fixtures.host.model.bench_results import Bench
-from fixtures.host.model.mutation_results import Fate, Result
-from fixtures.host.mutation.json_format import Seeded, seeded
+from fixtures.host.model.coverage_results import Added, Coverage, Reason, State
+from fixtures.host.model.mutation_results import Fate, Result, Seeded
+from fixtures.host.mutation import report_section as mutation_section
+from fixtures.host.mutation.json_format import seeded
 from fixtures.host.mutation.mutant import Mutant
-from fixtures.host.report.extra_sections import Besides
+from fixtures.host.report.extra_sections import ReportSection, Section, SectionContent
+from fixtures.host.report_command.sections import SECTIONS
 from tests.unit.host.bench.bench_samples import bench, figure
 
 SERIES = "ab" * 32
-"""The one of fake.info()."""
+"""The series of run_samples.info()."""
 PLOT = b'<svg xmlns="http://www.w3.org/2000/svg" width="504" height="180"></svg>'
 
 
-def tried(name: str, fate: Fate, survives: str = "") -> tuple[Mutant, Result]:
-    """A bug and its fate."""
+def mutant_with_result(name: str, fate: Fate, survives: str = "") -> tuple[Mutant, Result]:
+    """Return a mutant and its result."""
     clauses = ("MM-1", "SN-2") if fate is Fate.KILLED else ("SN-2",)
     mutant = Mutant(
         Path(f"{name}.patch"), f"{name} <is> wrong", "Why.", clauses, "own", 3, "base", survives
     )
     result = Result(name, fate, ran=7, message="a & b")
     if fate is Fate.KILLED:
-        by = "selftests/lookup/test_a.py::test_found[ipv4]"
-        result = replace(result, test=by, verdict="splat")
+        test = "selftests/lookup/test_a.py::test_found[ipv4]"
+        result = replace(result, test=test, verdict="splat")
     return mutant, result
 
 
-def some_bugs(series: str = SERIES) -> Seeded:
-    """Two that are noticed, one that is not, and one that nothing can notice."""
+def some_mutants(series: str = SERIES) -> Seeded:
+    """Return two killed mutants, a survivor and an equivalent mutant."""
     return seeded(
         [
-            tried("caught", Fate.KILLED),
-            tried("excused", Fate.SURVIVED, "Both orders are right."),
-            tried("missed", Fate.SURVIVED),
-            tried("also-caught", Fate.KILLED),
+            mutant_with_result("caught", Fate.KILLED),
+            mutant_with_result("excused", Fate.SURVIVED, "Both orders are right."),
+            mutant_with_result("missed", Fate.SURVIVED),
+            mutant_with_result("also-caught", Fate.KILLED),
         ],
         series,
     )
 
 
 def some_lines(series: str = SERIES) -> Coverage:
-    """Four lines of code in two files, of which two run."""
+    """Return four lines of code in two files; two of them ran."""
     return Coverage(
         {
             "net/a.c": [
@@ -61,8 +65,8 @@ def some_lines(series: str = SERIES) -> Coverage:
     )
 
 
-def some_cost(series: str = SERIES) -> Bench:
-    """One goal that is met and one that is not."""
+def some_measurements(series: str = SERIES) -> Bench:
+    """Return measurements that meet one goal and miss another."""
     figures = [
         figure("lookup", 1000.0, 1002.0, 1004.0, by="flow map"),
         figure("lookup", 500.0, by="kfunc"),
@@ -72,16 +76,41 @@ def some_cost(series: str = SERIES) -> Bench:
     return Bench(**{**vars(made), "series": series})
 
 
-def everything(series: str = SERIES) -> Besides:
-    """All three."""
-    return Besides(
-        some_bugs(series), some_lines(series), some_cost(series), (("lookup.svg", PLOT),)
-    )
+def mutation(series: str = SERIES) -> SectionContent:
+    """Return the content of the mutation section."""
+    return mutation_section.content_of(some_mutants(series))
 
 
-def write(beside: Besides, folder: Path) -> Path:
-    """Write the files as if the commands had, and return their folder."""
+def coverage(series: str = SERIES) -> SectionContent:
+    """Return the content of the coverage section."""
+    return coverage_section.content_of(some_lines(series))
+
+
+def benchmarks(series: str = SERIES) -> SectionContent:
+    """Return the content of the benchmark section."""
+    return bench_section.content_of(some_measurements(series), {"lookup.svg": PLOT})
+
+
+def filled(*contents: SectionContent | None) -> tuple[Section, ...]:
+    """Return the registered sections with contents, in their order."""
+    pairs: Iterable[tuple[ReportSection, SectionContent | None]]
+    pairs = zip(SECTIONS, contents, strict=True)
+    return tuple(Section(each.anchor, each.title, each.command, it) for each, it in pairs)
+
+
+ABSENT = filled(None, None, None)
+"""All sections without results."""
+
+
+def everything(series: str = SERIES) -> tuple[Section, ...]:
+    """Return all sections with results."""
+    return filled(mutation(series), coverage(series), benchmarks(series))
+
+
+def write(sections: Iterable[Section], folder: Path) -> Path:
+    """Write the files of the sections, as the commands do, and return their folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in beside.files().items():
-        (folder / name).write_bytes(content)
+    for section in sections:
+        for name, content in (section.content.files if section.content else {}).items():
+            (folder / name).write_bytes(content)
     return folder

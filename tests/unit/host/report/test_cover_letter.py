@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The text that follows ``---`` in a cover letter: what it says, and that git takes it."""
+"""cover-letter.txt: content, line format, and acceptance by git-mailinfo."""
 
 import re
 import subprocess
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from fixtures.guest.race.python_race import Call
 from fixtures.guest.race.python_race import Report as RaceReport
 from fixtures.host.model.contract_clauses import parse
-from fixtures.host.model.race_stats import races
 from fixtures.host.model.results import Verdict
 from fixtures.host.report import cover_letter, summary_json
 from tests.unit.host.report import run_samples
@@ -30,7 +29,7 @@ def _race(rounds: int, apart: int, seconds: float) -> str:
     return str(RaceReport(7, {"one": calls, "other": others}, seconds=seconds))
 
 
-def test_it_says_what_a_maintainer_asks() -> None:
+def test_cover_letter_has_results_kernel_and_command() -> None:
     run = run_samples.run(
         run_samples.result("selftests/lookup/a.py::x", clauses=("MM-1", "MM-2")),
         run_samples.result(
@@ -65,35 +64,24 @@ all                  2       0       2
 Clauses of the contract that hold (2 of 4): MM-1..2
 Clauses not tested in this run: SN-1..2
 
-Races: 1 test, 27 rounds; in 22 of these all actors were at work at one
-moment.
+Races: 1 test, 27 rounds; the actors overlapped in 22 of these.
 
 Skipped, or failed as expected:
   1 test: expected to fail: known upstream
   1 test: no act_ct here
 
-To repeat it, in a clone of the suite:
+To repeat, in a clone of the suite:
     tox -e vm -- --vmconfig base -k 'a or b'
 """
     )
 
 
-def test_ids_of_neighbours_are_drawn_together() -> None:
+def test_consecutive_clause_ids_become_ranges() -> None:
     names = ["V0-1", "MM-1", "MM-2", "MM-3", "MM-10", "FM-9", "FM-10", "odd", "<b>-x"]
     assert cover_letter.compact(names) == "V0-1, MM-1..3, MM-10, FM-9..10, odd, <b>-x"
 
 
-def test_races_are_read_as_the_guest_prints_them() -> None:
-    run = run_samples.run(
-        run_samples.result("a.py::a", stdout=f"x\n{_race(20, 5, 0)}\n{_race(7, 0, 1.5)}\nend"),
-        run_samples.result("a.py::b", stdout="seed 1: many rounds, 2 overlapped"),
-    )
-    (race,) = races([run])
-    assert (race.test.name, race.rounds, race.overlaps) == ("a", 27, 22)
-    assert "Races: 1 test, 27 rounds; in 22 of these" in cover_letter.render([run], ())
-
-
-def test_commands_can_be_pasted() -> None:
+def test_command_can_be_pasted_into_a_shell() -> None:
     argv = ("-k", "a and 'b' or \"c\"", *(f"selftests/lookup/test_{at}.py" for at in range(9)))
     text = cover_letter.render([run_samples.run(run_samples.result(), argv=argv)], ())
     command = text[text.index("    tox ") :]
@@ -105,15 +93,15 @@ def test_commands_can_be_pasted() -> None:
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(HOSTILE, HOSTILE, st.sampled_from(Verdict)), max_size=4), HOSTILE)
-def test_no_line_is_too_long_or_looks_like_a_patch(
-    tests: list[tuple[str, str, Verdict]], told: str
+def test_no_line_is_too_long_or_starts_a_patch(
+    tests: list[tuple[str, str, Verdict]], note: str
 ) -> None:
     results = [
         run_samples.result(f"{name}{at}", verdict, message=message, clauses=("MM-1", "ZZ-3"))
         for at, (name, message, verdict) in enumerate(tests)
     ]
     run = summary_json.tidy(
-        run_samples.run(*results, profile=told, kernel_release=told, notes=(told,), started=told)
+        run_samples.run(*results, profile=note, kernel_release=note, notes=(note,), started=note)
     )
     text = cover_letter.render([run, summary_json.tidy(run_samples.run(*results))], CLAUSES)
     assert text.isascii()
@@ -123,8 +111,10 @@ def test_no_line_is_too_long_or_looks_like_a_patch(
         assert line == line.rstrip()
 
 
-@pytest.mark.parametrize("body", ["", "diff --git a/x b/x\n--- a/x\n+++ b/x\nIndex: y"])
-def test_git_finds_the_patch_behind_it(tmp_path: Path, body: str) -> None:
+@pytest.mark.parametrize(
+    "body", ["", "diff --git a/x b/x\n--- a/x\n+++ b/x\nIndex: y"], ids=["empty", "diff"]
+)
+def test_git_mailinfo_finds_the_patch_after_the_text(tmp_path: Path, body: str) -> None:
     run = run_samples.run(run_samples.result(message=body, verdict=Verdict.FAILED), notes=(body,))
     patch = "diff --git a/f b/f\nnew file mode 100644\n--- /dev/null\n+++ b/f\n@@ -0,0 +1 @@\n+1\n"
     mail = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a report says of the kernel and the machine."""
+"""Facts about kernel and host in the report."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,7 +8,7 @@ from fixtures.host.report import environment, html_report, markdown_summary, sum
 from tests.unit.host.report import run_samples
 
 
-def test_what_matters_of_the_kernel_is_told() -> None:
+def test_rows_have_the_main_facts() -> None:
     rows = dict(environment.rows(run_samples.run()))
     assert rows["base"] == "debian 7.3.4-1, patched by Debian"
     assert rows["series"] == "v7.3, 1 patch"
@@ -19,13 +19,13 @@ def test_what_matters_of_the_kernel_is_told() -> None:
     assert rows["host"] == "An x86 CPU, 2 cores, 24 GiB, Debian 12"
 
 
-def test_an_unpatched_kernel_says_so() -> None:
+def test_unpatched_kernel_has_no_series() -> None:
     assert (
         dict(environment.rows(run_samples.run(kernel={"series": None})))["series"] == "none applied"
     )
 
 
-def test_what_is_not_known_takes_no_row() -> None:
+def test_unknown_facts_have_no_row() -> None:
     rows = environment.rows(
         run_samples.run(kernel={}, host={}, accel_reason="", deadline_scale=1.0)
     )
@@ -35,18 +35,18 @@ def test_what_is_not_known_takes_no_row() -> None:
     assert all(value for _, value in rows)
 
 
-def test_ingredients_are_flat() -> None:
+def test_metadata_is_flattened() -> None:
     rows = dict(environment.ingredients(run_samples.run()))
     assert rows["series patches"] == "0001-a.patch " + "ef" * 32
     assert rows["fragments base.config"] == "cd" * 32
 
 
-def test_a_run_is_repeated_with_its_own_options() -> None:
+def test_repeat_command_has_the_options_of_the_run() -> None:
     assert environment.repeat(run_samples.run(argv=())) == "tox -e vm"
     assert environment.repeat(run_samples.run(argv=("-k", "a b"))) == "tox -e vm -- -k 'a b'"
 
 
-def test_runs_are_told_apart() -> None:
+def test_titles_of_runs_are_distinct() -> None:
     base, debug = run_samples.run(), run_samples.run(profile="debug")
     again = run_samples.run(started="later")
     assert [environment.title(run, [base, debug]) for run in (base, debug)] == ["base", "debug"]
@@ -64,7 +64,7 @@ _inner = st.sampled_from(["kind", "version", "patched_by", "name", "sha256", "pa
 
 @settings(max_examples=60)
 @given(st.dictionaries(_field, _json | st.dictionaries(_inner, _json)))
-def test_metadata_of_any_shape_makes_a_report(kernel: dict[str, object]) -> None:
+def test_metadata_of_any_shape_can_be_rendered(kernel: dict[str, object]) -> None:
     run = summary_json.tidy(run_samples.run(run_samples.result(), kernel=kernel))
     html_report.render([run], ())
     markdown_summary.render([run], ())

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``report.html`` in a real browser: search, filters, links, paper and a phone's width."""
+"""report.html in a browser: search, filters, links, printing and a narrow window."""
 
 import html as markup
 import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,12 +17,12 @@ import pytest
 from fixtures.host.model.contract_clauses import parse
 from fixtures.host.model.results import Run, Verdict
 from fixtures.host.report import html_report, run_history, summary_json
-from fixtures.host.report.extra_sections import NOTHING, Besides
+from fixtures.host.report.extra_sections import Section
 from fixtures.host.report.flake_stats import histories
 from tests.unit.host.report import run_samples, section_samples
 
 PHONE = 360
-"""Width of a small phone's window, in CSS pixels."""
+"""Width of a small phone's viewport in CSS pixels."""
 
 Ask = Callable[[str], Any]
 
@@ -46,7 +46,7 @@ TESTS = (
     ),
 )
 
-# What a reader does, and what is to be seen of it.
+# JavaScript helpers: type into a field, list the visible tests.
 HELPERS = """
 const form = document.forms[0];
 const shown = () => [...document.querySelectorAll(".tests > li")]
@@ -62,7 +62,7 @@ const later = () => new Promise((done) => setTimeout(done, 20));
 
 @pytest.fixture(scope="module")
 def browser() -> list[str]:
-    """The command line of a browser without a window."""
+    """Command line of a headless browser."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if shutil.which(name):
             return [name, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
@@ -76,14 +76,14 @@ def _runs(number: int) -> list[Run]:
     return [summary_json.tidy(run) for run in [*runs, again][:number]]
 
 
-def _page(number: int, besides: Besides = NOTHING) -> str:
+def _page(number: int, sections: Sequence[Section] = ()) -> str:
     runs = _runs(number)
     past = histories([run_history.record_of(run) for run in runs])
-    return html_report.render(runs, parse(run_samples.CONTRACT), past, besides)
+    return html_report.render(runs, parse(run_samples.CONTRACT), past, sections)
 
 
 def _ask(browser: list[str], folder: Path, page: str, script: str, fragment: str = "") -> Any:
-    """Return what a script answers that runs in a page after the page's own."""
+    """Return the result of a script that runs in a page after the page's own script."""
     answer = (
         f"<script>(async () => {{ {HELPERS} let answer; try {{ answer = await (async () => "
         f"{{ {script} }})(); }} catch (error) {{ answer = String(error); }}"
@@ -107,18 +107,18 @@ def _ask(browser: list[str], folder: Path, page: str, script: str, fragment: str
 
 @pytest.fixture
 def ask(browser: list[str], tmp_path: Path) -> Ask:
-    """Asks the report of one run."""
+    """A function that runs a script in the report of one run."""
     return partial(_ask, browser, tmp_path, _page(1))
 
 
-def test_search_and_filters_show_what_fits_and_nothing_else(ask: Ask) -> None:
+def test_search_and_filters_show_matching_tests_only(ask: Ask) -> None:
     answer = ask("""
       const seen = { all: shown() };
       type("text", "FOUND ipv6"); seen.words = shown();
       type("text", "needle"); seen.inside = shown();
       type("text", ""); type("clause", "sn-2"); seen.clause = shown();
       type("verdict", "splat"); seen.both = shown();
-      seen.told = form.querySelector("output").textContent;
+      seen.output = form.querySelector("output").textContent;
       seen.headings = [...document.querySelectorAll("#tests h3")]
         .filter((item) => item.checkVisibility()).map((item) => item.textContent);
       form.querySelector("button").click(); await later(); seen.reset = shown().length;
@@ -131,13 +131,13 @@ def test_search_and_filters_show_what_fits_and_nothing_else(ask: Ask) -> None:
         "inside": ["test_splat"],
         "clause": ["test_splat", "test_found[ipv6]"],
         "both": ["test_splat"],
-        "told": "1 of 5 tests",
+        "output": "1 of 5 tests",
         "headings": ["snoop"],
         "reset": 5,
     }
 
 
-def test_links_lead_to_what_they_name(ask: Ask) -> None:
+def test_link_to_clause_or_test_shows_it(ask: Ask) -> None:
     answer = ask("""
       const open = () => [...document.querySelectorAll(".tests > li")]
         .filter((row) => row.querySelector("details").open).map((row) => row.id);
@@ -160,14 +160,12 @@ def test_links_lead_to_what_they_name(ask: Ask) -> None:
     }
 
 
-def test_a_link_from_outside_shows_the_tests_of_a_clause(
-    browser: list[str], tmp_path: Path
-) -> None:
+def test_url_fragment_filters_by_clause(browser: list[str], tmp_path: Path) -> None:
     shown = _ask(browser, tmp_path, _page(1), "return shown();", "#clause=SN-2")
     assert shown == ["test_splat", "test_found[ipv6]"]
 
 
-def test_paper_shows_failures_open(ask: Ask) -> None:
+def test_printing_opens_failures(ask: Ask) -> None:
     answer = ask("""
       const folds = [...document.querySelectorAll(".failure details")];
       const before = folds.filter((item) => item.open).length;
@@ -181,7 +179,9 @@ def test_paper_shows_failures_open(ask: Ask) -> None:
     assert answer == {"closed": True, "printed": True, "same": True}
 
 
-def test_several_runs_are_one_list_with_the_worst_first(browser: list[str], tmp_path: Path) -> None:
+def test_several_runs_are_merged_with_the_worst_verdict_first(
+    browser: list[str], tmp_path: Path
+) -> None:
     answer = _ask(
         browser,
         tmp_path,
@@ -209,9 +209,7 @@ def test_several_runs_are_one_list_with_the_worst_first(browser: list[str], tmp_
     }
 
 
-def test_what_is_beside_the_runs_is_linked_folded_and_drawn(
-    browser: list[str], tmp_path: Path
-) -> None:
+def test_extra_sections_are_linked_folded_and_plotted(browser: list[str], tmp_path: Path) -> None:
     answer = _ask(
         browser,
         tmp_path,
@@ -246,17 +244,19 @@ def test_what_is_beside_the_runs_is_linked_folded_and_drawn(
     }
 
 
-@pytest.mark.parametrize("besides", [NOTHING, section_samples.everything()], ids=["bare", "whole"])
+@pytest.mark.parametrize(
+    "sections", [section_samples.ABSENT, section_samples.everything()], ids=["absent", "all"]
+)
 @pytest.mark.parametrize("number", [1, 3])
-def test_nothing_is_wider_than_a_phone(
-    browser: list[str], tmp_path: Path, number: int, besides: Besides
+def test_page_fits_into_a_phone_viewport(
+    browser: list[str], tmp_path: Path, number: int, sections: Sequence[Section]
 ) -> None:
-    """A frame of that width has to do: a window cannot be made so narrow."""
-    inner = markup.escape(_page(number, besides))
+    """Uses an iframe: a browser window cannot be that narrow."""
+    inner = markup.escape(_page(number, sections))
     frame = f'<iframe width="{PHONE}" height="800" style="border: 0" srcdoc="{inner}"></iframe>'
     script = f"""
       const frame = document.querySelector("iframe");
-      // It begins with an empty document, which is complete as well.
+      // A frame starts with an empty document, which counts as loaded.
       while (!frame.contentDocument?.querySelector("#slowest")) await later();
       const page = frame.contentDocument;
       for (const item of page.querySelectorAll("details")) item.open = true;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``kcidb.json`` is what KernelCI's own library takes, whatever a guest says."""
+"""kcidb.json is valid for kcidb-io, whatever the guest reports."""
 
 import hashlib
 import json
@@ -29,27 +29,29 @@ def _values(*runs: Run) -> dict[str, Any]:
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(_text, st.sampled_from(Verdict), _text), max_size=4), _text, _text)
-def test_any_run_is_valid(tests: list[tuple[str, Verdict, str]], told: str, when: str) -> None:
+def test_any_run_gives_a_valid_file(
+    tests: list[tuple[str, Verdict, str]], text: str, when: str
+) -> None:
     results = [
         run_samples.result(
             f"selftests/snoop/{name}.py::{name}{at}", verdict, message=message * 2000
         )
         for at, (name, verdict, message) in enumerate(tests)
     ]
-    kernel = {"key": told, "series": {"patches": [{"sha256": told}, told]}, "tools": told}
+    kernel = {"key": text, "series": {"patches": [{"sha256": text}, text]}, "tools": text}
     _values(
-        run_samples.run(*results, profile=told, kernel_release=told, started=when, kernel=kernel)
+        run_samples.run(*results, profile=text, kernel_release=text, started=when, kernel=kernel)
     )
 
 
-def test_the_validator_does_refuse() -> None:
+def test_validator_refuses_an_invalid_status() -> None:
     values = _values(run_samples.run(run_samples.result()))
     values["tests"][0]["status"] = "passed"
     with pytest.raises(ValidationError):
         LATEST.validate(values)
 
 
-def test_it_says_what_the_report_says() -> None:
+def test_values_match_the_report() -> None:
     values = _values(
         run_samples.run(
             run_samples.result(
@@ -74,14 +76,14 @@ def test_it_says_what_the_report_says() -> None:
 
 
 @pytest.mark.parametrize("verdict", Verdict)
-def test_only_what_passed_is_a_pass(verdict: Verdict) -> None:
+def test_only_passed_tests_have_status_pass(verdict: Verdict) -> None:
     test: TestResult = run_samples.result(verdict=verdict)
     (found,) = _values(run_samples.run(test))["tests"]
     words = {"passed": {"PASS"}, "skipped": {"SKIP"}, "failed": {"FAIL", "ERROR", "MISS"}}
     assert found["status"] in words[test.outcome]
 
 
-def test_runs_of_one_kernel_share_a_build_and_no_two_tests_an_id() -> None:
+def test_runs_of_a_kernel_share_the_build_and_test_ids_are_unique() -> None:
     tests = [run_samples.result(f"a.py::{at}") for at in range(3)]
     again = run_samples.run(*tests, started="2026-01-02T10:00:00Z", kernel={"key": "k1"})
     other = run_samples.run(*tests, profile="debug", kernel={"key": "k2"})

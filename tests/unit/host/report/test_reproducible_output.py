@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Two runs of the same inputs differ only in times, in every file of the report."""
+"""Reports on runs of the same inputs differ in times only, in every file."""
 
 import re
 from dataclasses import replace
@@ -21,7 +21,7 @@ _TIMES = re.compile(
 
 
 def _again(run: Run, seed: int) -> Run:
-    """Return the run as another day would have it: other times, workers and order."""
+    """Return the run with other times, workers and order."""
     tests = [
         replace(
             test,
@@ -37,14 +37,14 @@ def _again(run: Run, seed: int) -> Run:
 
 
 def _without_times(text: str) -> str:
-    # A table by time is all about times.
+    # The table of the slowest tests is ordered by time.
     text = re.sub(r'<section id="slowest">.*?</section>', "", text, flags=re.DOTALL)
     text = re.sub(r'"worker": "gw\d"', '"worker": ""', text)
     return _TIMES.sub("TIME", text)
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_two_runs_of_the_same_inputs_differ_only_in_times(tmp_path: Path, number: int) -> None:
+def test_reports_on_the_same_inputs_differ_in_times_only(tmp_path: Path, number: int) -> None:
     contract = run_samples.contract(tmp_path)
     runs = [
         run_samples.large(1),
@@ -58,7 +58,7 @@ def test_two_runs_of_the_same_inputs_differ_only_in_times(tmp_path: Path, number
         assert _without_times(one) == _without_times(other), path.name
 
 
-def test_a_difference_that_is_not_one_in_time_is_seen(tmp_path: Path) -> None:
+def test_difference_other_than_time_is_detected(tmp_path: Path) -> None:
     run = run_samples.large(1)
     other = Run(run.info, (*run.tests[1:], replace(run.tests[0], seed=7)))
     for name, what in (("a", run), ("b", other)):

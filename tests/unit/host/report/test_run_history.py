@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The flake ledger: what it keeps, what it counts, and what it never stops a run for."""
+"""Run history: records, statistics, storage in the cache, and damaged files."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from fixtures.host.model.results import Run, Verdict
 from fixtures.host.report import cover_letter, html_report, run_history, run_history_store
-from fixtures.host.report.cli import main
 from fixtures.host.report.flake_stats import histories, percent, sentence
 from fixtures.host.report.report_writer import write_all
 from fixtures.host.report.run_history import Record
+from fixtures.host.report_command.cli import main
 from fixtures.host.util.errors import UserError
 from fixtures.host.util.zstd_compat import zstd
 from tests.unit.host.report import run_samples
@@ -38,21 +38,21 @@ def _records(*verdicts: Verdict) -> list[Record]:
     return [run_history.record_of(_run(at, verdict)) for at, verdict in enumerate(verdicts, 1)]
 
 
-def test_runs_and_failures_are_counted_by_test() -> None:
+def test_runs_and_failures_are_counted_per_test() -> None:
     records = _records(*[Verdict.PASSED] * 17, Verdict.HANG, Verdict.SKIPPED, Verdict.FAILED)
     (history,) = histories(records)
     assert (history.runs, history.clean, history.tests, history.results) == (20, 18, 2, 39)
     (flake,) = history.flakes
     assert (flake.test, flake.runs, flake.failures) == (FLAKY, 19, 2)
     assert flake.verdicts == {"hang": 1, "failed": 1}
-    assert (flake.last, flake.said) == ("2026-01-20T10:00:00+00:00", "lost in 20")
+    assert (flake.last, flake.message) == ("2026-01-20T10:00:00+00:00", "lost in 20")
     assert sentence(history) == (
-        "20 runs of 2 tests kept, 0 of the whole suite, 18 without a failure; 2 of 39 results"
+        "20 runs of 2 tests, 0 of the complete suite, 18 without a failure; 2 of 39 results"
         " failed (5.1 %), in 1 test."
     )
 
 
-def test_other_kernels_and_profiles_count_apart() -> None:
+def test_kernels_and_profiles_are_counted_separately() -> None:
     runs = [_run(1), _run(2, Verdict.PANIC, key="k2"), _run(3, Verdict.SPLAT, profile="debug")]
     found = histories([run_history.record_of(run) for run in runs])
     assert [(item.kernel, item.profile, item.failures) for item in found] == [
@@ -62,20 +62,20 @@ def test_other_kernels_and_profiles_count_apart() -> None:
     ]
 
 
-def test_a_report_has_its_own_kernel_and_profile_only_and_each_run_once() -> None:
+def test_report_history_has_its_own_kernels_only_and_each_run_once() -> None:
     runs = [_run(1), _run(2), _run(2, key="k2"), _run(1)]
     known = [run_history.record_of(run) for run in runs]
     assert run_history.about([_run(2)], known) == [known[0], known[1]]
 
 
-def test_what_chance_orders_does_not_change_a_record() -> None:
+def test_order_of_results_does_not_change_the_record() -> None:
     run = _run(1, Verdict.FAILED)
     again = Run(run.info, tuple(reversed(run.tests)))
     assert run_history.record_of(run).name == run_history.record_of(again).name
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=5), st.sampled_from(Verdict)), max_size=4))
-def test_records_come_back_as_they_went(verdicts: list[dict[str, Verdict]]) -> None:
+def test_records_round_trip_through_json(verdicts: list[dict[str, Verdict]]) -> None:
     records = [
         Record(profile="base", kernel="k", started=str(at), verdicts=found, said={"ü\ud800": "x"})
         for at, found in enumerate(verdicts)
@@ -83,7 +83,7 @@ def test_records_come_back_as_they_went(verdicts: list[dict[str, Verdict]]) -> N
     assert run_history.parse(run_history.render(records)) == records
 
 
-def test_the_ledger_is_read_from_beside_the_report(tmp_path: Path) -> None:
+def test_history_next_to_a_report_is_merged(tmp_path: Path) -> None:
     contract = run_samples.contract(tmp_path)
     write_all([_run(2)], tmp_path / "a", contract, _records(Verdict.FAILED))
     write_all([_run(3)], tmp_path / "b", contract)
@@ -94,17 +94,19 @@ def test_the_ledger_is_read_from_beside_the_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", "{}", '{"schema_version": 1, "tests": [1], "runs": []}', "[" * 100_000]
+    "text",
+    ["{", "[]", "{}", '{"schema_version": 1, "tests": [1], "runs": []}', "[" * 100_000],
+    ids=["truncated", "list", "no-fields", "number-as-id", "deep"],
 )
-def test_what_is_no_ledger_is_named(tmp_path: Path, text: str) -> None:
+def test_malformed_history_is_refused(tmp_path: Path, text: str) -> None:
     write_all([_run(1)], tmp_path)
     (tmp_path / run_history.NAME).write_text(text)
-    with pytest.raises(UserError, match=r"ledger\.json: not a ledger"):
+    with pytest.raises(UserError, match=r"ledger\.json: not a run history"):
         run_history.read(tmp_path)
     assert main(["--from", str(tmp_path)]) == 2
 
 
-def test_a_ledger_with_an_unknown_letter_is_refused() -> None:
+def test_unknown_verdict_letter_is_refused() -> None:
     values = json.loads(run_history.render(_records(Verdict.PASSED)))
     values["runs"][0]["verdicts"] = "?."
     with pytest.raises(KeyError):
@@ -114,7 +116,7 @@ def test_a_ledger_with_an_unknown_letter_is_refused() -> None:
         run_history.parse(json.dumps(values))
 
 
-def test_flakes_are_shown_where_people_look() -> None:
+def test_flaky_tests_are_in_page_and_cover_letter() -> None:
     past = histories(_records(Verdict.PASSED, Verdict.FAILED))
     page = html_report.render([_run(1)], (), past)
     assert "1 of 4 results failed (25 %)" in page
@@ -124,14 +126,14 @@ def test_flakes_are_shown_where_people_look() -> None:
     )
 
 
-def test_shares() -> None:
+def test_percent_has_two_significant_digits() -> None:
     assert [percent(1, 8300), percent(1, 3), percent(3, 3)] == ["0.012 %", "33 %", "100 %"]
 
 
 # --- in the cache
 
 
-def test_the_cache_gives_back_what_was_kept(tmp_path: Path) -> None:
+def test_stored_records_are_loaded(tmp_path: Path) -> None:
     records = _records(Verdict.PASSED, Verdict.FAILED)
     for record in [*records, records[0]]:
         run_history_store.keep(record, tmp_path)
@@ -139,22 +141,22 @@ def test_the_cache_gives_back_what_was_kept(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".*"))
 
 
-def test_only_the_newest_runs_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_history_store, "RUNS", 3)
+def test_oldest_records_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_history_store, "MAX_RUNS", 3)
     records = _records(*[Verdict.PASSED] * 5)
     for record in records:
         run_history_store.keep(record, tmp_path)
     assert list(run_history_store.kept(tmp_path)) == records[2:]
 
 
-def test_only_the_last_kernels_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_history_store, "GROUPS", 2)
+def test_least_recent_kernels_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_history_store, "MAX_GROUPS", 2)
     for key in ("k3", "k2", "k1"):
         run_history_store.keep(run_history.record_of(_run(1, key=key)), tmp_path)
     assert [record.kernel for record in run_history_store.kept(tmp_path)] == ["k1", "k2"]
 
 
-def test_what_cannot_be_read_counts_for_nothing(tmp_path: Path) -> None:
+def test_unreadable_files_are_ignored(tmp_path: Path) -> None:
     record = run_history.record_of(_run(1))
     run_history_store.keep(record, tmp_path)
     (folder,) = (tmp_path / "ledger").iterdir()
@@ -164,7 +166,7 @@ def test_what_cannot_be_read_counts_for_nothing(tmp_path: Path) -> None:
     assert list(run_history_store.kept(tmp_path)) == [record]
 
 
-def test_only_one_kernel_and_profile_is_read_where_that_is_enough(tmp_path: Path) -> None:
+def test_records_of_one_kernel_and_profile_are_loaded(tmp_path: Path) -> None:
     records = [run_history.record_of(_run(at, key=key)) for at, key in enumerate(["k1", "k2"], 1)]
     for record in records:
         run_history_store.keep(record, tmp_path)
@@ -172,7 +174,7 @@ def test_only_one_kernel_and_profile_is_read_where_that_is_enough(tmp_path: Path
     assert list(run_history_store.kept(tmp_path, ("debug", "k1"))) == []
 
 
-def test_hostile_names_stay_below_the_cache(tmp_path: Path) -> None:
+def test_hostile_names_do_not_escape_the_cache(tmp_path: Path) -> None:
     record = Record(profile="../../x", kernel="/etc", started="../2026")
     run_history_store.keep(record, tmp_path / "cache")
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
@@ -180,28 +182,28 @@ def test_hostile_names_stay_below_the_cache(tmp_path: Path) -> None:
     assert list(run_history_store.kept(tmp_path / "cache", record.group)) == [record]
 
 
-def test_a_run_of_the_suite_is_small(tmp_path: Path) -> None:
+def test_record_of_a_whole_suite_is_small(tmp_path: Path) -> None:
     verdicts = {f"{FLAKY}_of_many[{at}-{at * 7919 % 1009}]": Verdict.PASSED for at in range(500)}
     run_history_store.keep(Record(profile="base", kernel="k", verdicts=verdicts), tmp_path)
     (path,) = tmp_path.rglob("*.zst")
     assert path.stat().st_size < 8 << 10
 
 
-def test_the_ledger_of_this_machine_is_printed(
+def test_history_option_prints_the_stored_history(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FLOWMAP_CACHE", str(tmp_path))
-    assert main(["--ledger"]) == 0
+    assert main(["--history"]) == 0
     for record in _records(Verdict.PASSED, Verdict.FAILED):
         run_history_store.keep(record, tmp_path)
-    assert main(["--ledger"]) == 0
+    assert main(["--history"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "ledger: no run was kept"
-    assert lines[1].startswith("ledger: base, 7.3.4-suite, kernel k1: 2 runs of 2 tests kept")
+    assert lines[0] == "run history: no runs stored"
+    assert lines[1].startswith("run history: base, 7.3.4-suite, kernel k1: 2 runs of 2 tests,")
     assert lines[2] == f"  1 of 2 (50 %) {FLAKY}: lost in 2"
 
 
-def test_a_run_is_whole_when_every_test_of_the_suite_has_a_verdict() -> None:
+def test_run_is_complete_if_every_test_of_the_suite_has_a_verdict() -> None:
     runs = [
         _run(1, suite_size=2),
         _run(2, Verdict.SKIPPED, suite_size=2),
@@ -213,10 +215,10 @@ def test_a_run_is_whole_when_every_test_of_the_suite_has_a_verdict() -> None:
     assert [record.whole for record in records] == [True, True, False, False, False]
     (history,) = histories(records)
     assert (history.runs, history.whole) == (5, 2)
-    assert sentence(history).startswith("5 runs of 2 tests kept, 2 of the whole suite, ")
+    assert sentence(history).startswith("5 runs of 2 tests, 2 of the complete suite, ")
 
 
-def test_ledgers_of_several_machines_are_one(
+def test_histories_of_several_machines_are_merged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here, there, both = (tmp_path / name for name in ("here", "there", "both"))
@@ -225,18 +227,18 @@ def test_ledgers_of_several_machines_are_one(
         run_history_store.keep(record, here)
     run_history.write(there, records[:2])
     monkeypatch.setenv("FLOWMAP_CACHE", str(here))
-    assert main(["--ledger", "--from", str(there), "--to", str(both)]) == 0
-    assert "3 runs of 2 tests kept" in capsys.readouterr().out
+    assert main(["--history", "--from", str(there), "--to", str(both)]) == 0
+    assert "3 runs of 2 tests," in capsys.readouterr().out
     assert run_history.read(both) == records
     before = (both / run_history.NAME).read_bytes()
-    assert main(["--ledger", "--from", str(both), "--to", str(both)]) == 0
+    assert main(["--history", "--from", str(both), "--to", str(both)]) == 0
     assert (both / run_history.NAME).read_bytes() == before
 
 
-def test_a_folder_without_a_ledger_is_one_line(
+def test_folder_without_history_is_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--ledger", "--from", str(tmp_path), "--to", str(tmp_path / "to")]) == 2
+    assert main(["--history", "--from", str(tmp_path), "--to", str(tmp_path / "to")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert (
         line == f"error: {tmp_path}: no ledger.json with a run in it: name the folder of a report"
