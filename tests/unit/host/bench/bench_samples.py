@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A run of the benchmarks that never was."""
+"""Sample benchmark results."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,14 +15,14 @@ def figure(
     unit: str = "time",
     **case: Any,
 ) -> Figure:
-    """A figure with these samples."""
+    """Return a measurement with these samples."""
     return Figure(
         name=name, profile=profile, machine=machine, unit=unit, samples=samples, case=case
     )
 
 
 def bench(figures: Sequence[Figure], missing: Sequence[Missing] = ()) -> Bench:
-    """A run with these figures."""
+    """Return a run with these measurements."""
     return Bench(
         kernels={OWN: "7.3.4 (abc)"},
         accel="tcg",

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The command: its parts, its machines, what it writes, and bad input."""
+"""``tox -e bench``: suites, VMs, written files, and errors for bad input."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fixtures.host.bench import cli, plots, suites
+from fixtures.host.bench import cli, harness_benchmark, plots, suites
 from fixtures.host.bench.icount import counting
 from fixtures.host.bench.runner import FOLDER, why_not
 from fixtures.host.execution.executor import Execution
@@ -20,25 +20,31 @@ from tests.unit.host.bench.bench_samples import bench, figure
 _MACHINE = Machine(Path("bzImage"), "k", Path("root"), "r", "kvm", 1024, 2, ("quiet",))
 
 
-def test_parts_keep_their_order_whatever_is_asked_for_first() -> None:
-    names = [part.name for part in cli.chosen(["mirror", "lookup"])]
+def test_selected_suites_keep_their_order() -> None:
+    names = [suite.name for suite in cli.chosen(["mirror", "lookup"])]
     assert names == ["lookup", "lookup", "mirror", "mirror"]
     assert cli.chosen(None) == list(suites.PARTS)
 
 
-def test_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="no such part; there are clock"):
+def test_unknown_suite_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="unknown suite; choose from clock"):
         cli.chosen(["speed"])
     assert cli.main(["--only", "speed"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_every_part_has_its_measurements() -> None:
-    for part in suites.PARTS:
-        assert "def measure_" in (ROOT / FOLDER / part.file).read_text()
+def test_every_suite_has_measurements() -> None:
+    for suite in suites.PARTS:
+        function = suite.match if suite.match.startswith("measure_") else "measure_"
+        assert f"def {function}" in (ROOT / FOLDER / suite.file).read_text()
 
 
-def test_counting_machine_has_one_thread_and_a_state_of_its_own(
+def test_empty_test_of_harness_benchmark_exists() -> None:
+    file, _, function = harness_benchmark._EMPTY_TEST.partition("::")
+    assert f"def {function}(" in (ROOT / file).read_text()
+
+
+def test_icount_vm_is_single_threaded_with_own_snapshots(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(qemu_args, "qemu_version", lambda: "QEMU emulator version 7.2")
@@ -50,7 +56,7 @@ def test_counting_machine_has_one_thread_and_a_state_of_its_own(
     assert made.key.endswith("-counting")
 
 
-def test_json_is_rendered_again(
+def test_render_reproduces_written_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plots, "draw", lambda *_: [])
@@ -70,7 +76,7 @@ def _report(outcome: str, longrepr: object = None) -> dict[str, object]:
     ("done", "reports", "why"),
     [
         (Execution(1, finished={"how": "exited", "code": 0, "leaks": []}), [], None),
-        (Execution(1, finished={"how": "timeout"}), [], "did not end"),
+        (Execution(1, finished={"how": "timeout"}), [], "did not exit cleanly"),
         (Execution(1, trouble="silent", detail="no message"), [], "silent: no message"),
         (Execution(1, console="[    1.000000] WARNING: CPU: 0"), [], "WARNING"),
         (
@@ -85,20 +91,20 @@ def _report(outcome: str, longrepr: object = None) -> dict[str, object]:
         ),
     ],
 )
-def test_why_a_measurement_is_not_to_be_trusted(
+def test_failure_reason_of_measurement(
     done: Execution, reports: list[dict[str, object]], why: str | None
 ) -> None:
-    told = why_not(done, reports)
-    assert told is None if why is None else why in str(told)
+    reason = why_not(done, reports)
+    assert reason is None if why is None else why in str(reason)
 
 
-def test_what_goes_wrong_at_the_end_loses_nothing() -> None:
-    def half() -> Iterator[Figure]:
+def test_measurements_before_an_error_are_kept() -> None:
+    def fail_after_first() -> Iterator[Figure]:
         yield figure("first line", 1.0)
         raise InfraError("a run of tests failed\nand so on")
 
     found: list[Figure] = []
     missing: list[Missing] = []
-    cli._keep(half(), "base", found, missing)
+    cli._collect(fail_after_first(), "base", found, missing)
     assert [each.name for each in found] == ["first line"]
     assert [each.why for each in missing] == ["a run of tests failed"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Plots: which there are, what is in them, and that they can be compared byte by byte."""
+"""Plots: which files are drawn, their content, and reproducibility."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 from fixtures.host.bench import plots
 from tests.unit.host.bench.bench_samples import bench, figure
 
-pytest.importorskip("matplotlib", reason="only the environments bench and unit have it")
+pytest.importorskip("matplotlib", reason="only the tox environments bench and unit have it")
 
 _RUN = bench(
     [
@@ -22,13 +22,13 @@ _RUN = bench(
 )
 
 
-def test_each_kind_of_figure_has_its_plot(tmp_path: Path) -> None:
+def test_each_kind_of_measurement_has_a_plot(tmp_path: Path) -> None:
     drawn = [path.name for path in plots.draw(_RUN, tmp_path)]
     assert drawn == ["lookup-counting.svg", "add.svg", "size.svg"]
     assert "unpatched" in (tmp_path / "add.svg").read_text()
 
 
-def test_same_figures_make_the_same_file(tmp_path: Path) -> None:
+def test_plots_are_reproducible(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
         folder.mkdir()

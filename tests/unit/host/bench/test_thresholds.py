@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Goals: which two figures are compared, and when a goal counts as met."""
+"""Performance goals: which measurements are compared, and when a goal is met."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def test_lookup_goals(own: float, met: list[bool]) -> None:
     assert [goal.limit for goal in found] == [1.0, 1.5]
 
 
-def test_mirror_is_compared_with_the_unpatched_kernel() -> None:
+def test_flow_add_del_is_compared_with_unpatched_kernel() -> None:
     found = goals(
         bench(
             [
@@ -41,7 +41,7 @@ def test_mirror_is_compared_with_the_unpatched_kernel() -> None:
     assert [(round(goal.ratio, 3), goal.met) for goal in found] == [(1.009, True), (1.716, False)]
 
 
-def test_size_compares_the_largest_with_the_smallest() -> None:
+def test_scaling_goal_compares_largest_with_smallest() -> None:
     cost = {100_000: 180.0, 10_000: 500.0, 1_000: 90.0}
     (goal,) = goals(bench([figure("lookup at size", cost[size], flows=size) for size in cost]))
     assert (goal.over.case["flows"], goal.under.case["flows"]) == (100_000, 1_000)
@@ -49,7 +49,7 @@ def test_size_compares_the_largest_with_the_smallest() -> None:
     assert goal.met
 
 
-def test_forwarding_has_to_be_faster_by_so_much_for_each_load() -> None:
+def test_forwarding_has_a_goal_for_each_packet_size() -> None:
     def costs(octets: int, nft: float, own: float) -> list[Figure]:
         case: dict[str, Any] = {"octets": octets, "flows": 1, "nat": ""}
         return [
@@ -62,12 +62,12 @@ def test_forwarding_has_to_be_faster_by_so_much_for_each_load() -> None:
     assert "64 octets" in found[0].text
 
 
-def test_what_was_not_measured_gives_no_goal_and_no_table() -> None:
+def test_missing_measurement_has_no_goal_and_no_table() -> None:
     assert goals(bench([figure("lookup", 1.0, by="flow map")])) == []
     assert goal_table([]) == ""
 
 
-def test_page_names_kernel_accelerator_goals_and_what_is_missing() -> None:
+def test_markdown_has_kernel_accelerator_goals_and_missing() -> None:
     lost = Missing(
         part="mirror", profile="unpatched", machine=INSTRUCTIONS, measurement="m", why="panic"
     )
@@ -81,18 +81,18 @@ def test_page_names_kernel_accelerator_goals_and_what_is_missing() -> None:
 @pytest.mark.parametrize(
     ("value", "text"), [(12345.6, "12,346"), (123.4, "123"), (12.34, "12.3"), (0.5, "0.5")]
 )
-def test_numbers_have_no_more_digits_than_mean_something(value: float, text: str) -> None:
+def test_numbers_have_three_significant_digits(value: float, text: str) -> None:
     assert number(value) == text
 
 
-def test_cases_are_written_for_people_and_packets_are_counted_by_the_second() -> None:
+def test_figure_table_has_cases_and_packet_rate() -> None:
     case: dict[str, Any] = {"by": "nft flowtable", "octets": 64, "flows": 1000, "nat": ""}
     text = figure_table([figure("forward", 2000.0, machine=TIME, **case)])
     assert "by nft flowtable, octets 64, flows 1,000 |" in text
     assert "500,000 packets/s" in text
 
 
-def test_suite_is_compared_with_bare_vng_and_with_one_worker() -> None:
+def test_harness_is_compared_with_vng_and_with_one_worker() -> None:
     found = goals(
         bench(
             [

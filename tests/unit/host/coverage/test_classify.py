@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Lines that ran, that did not, that cannot; and reasons that are no longer true."""
+"""Classification of added lines, and stale exclusions."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from fixtures.host.coverage import exclusions, json_format, render
-from fixtures.host.coverage.classify import State, judge
-from fixtures.host.coverage.exclusions import Reason
+from fixtures.host.coverage import exclusions, render
+from fixtures.host.coverage.classify import judge
 from fixtures.host.coverage.gcov import Line
+from fixtures.host.model.coverage_results import Reason, State
 from fixtures.host.util.errors import UserError
 
 ADDED = {"net/a.c": {3: "int x;", 4: "\tif (bad)", 5: "\t\treturn -ENOMEM;", 9: "\treturn 0;"}}
@@ -27,15 +27,15 @@ def _states(*known: Reason) -> list[State]:
     return [line.state for line in judge(ADDED, RAN, known).files["net/a.c"]]
 
 
-def test_line_that_did_not_run_is_told_from_one_that_is_no_code() -> None:
+def test_unreached_line_differs_from_line_without_code() -> None:
     assert _states() == [State.NO_CODE, State.REACHED, State.UNREACHED, State.REACHED]
-    assert not judge(ADDED, RAN, []).good
+    assert not judge(ADDED, RAN, []).ok
 
 
-def test_reason_makes_it_good() -> None:
+def test_excluded_line_is_ok() -> None:
     known = judge(ADDED, RAN, [NO_MEMORY])
     assert known.lines(State.REASONED) == 1
-    assert known.good
+    assert known.ok
 
 
 @pytest.mark.parametrize(
@@ -48,21 +48,21 @@ def test_reason_makes_it_good() -> None:
     ],
     ids=lambda reason: reason.reason,
 )
-def test_reason_that_fits_nothing_is_out_of_date(reason: Reason) -> None:
+def test_exclusion_without_unreached_line_is_stale(reason: Reason) -> None:
     known = judge(ADDED, RAN, [NO_MEMORY, reason])
     assert known.stale == [reason]
-    assert not known.good
+    assert not known.ok
 
 
-def test_figures(tmp_path: Path) -> None:
+def test_counts_are_written_to_reports(tmp_path: Path) -> None:
     known = judge(ADDED, RAN, [])
     assert known.branches() == (1, 2)
-    assert json_format.percent(known) == pytest.approx(200 / 3)
+    assert known.percent == pytest.approx(200 / 3)
     render.write(known, tmp_path)
     written = json.loads((tmp_path / "coverage.json").read_text())
     assert written["lines"] == {"reached": 2, "unreached": 1, "reasoned": 0, "no code": 1}
     assert written["files"]["net/a.c"][2]["text"] == "\t\treturn -ENOMEM;"
-    assert "**no reason is known**" in (tmp_path / "coverage.md").read_text()
+    assert "**not excluded**" in (tmp_path / "coverage.md").read_text()
     assert "1 of 2 branches" in (tmp_path / "coverage.html").read_text()
 
 
@@ -81,13 +81,13 @@ reason = "nothing fails"
 """
 
 
-def test_reasons_are_read(tmp_path: Path) -> None:
+def test_exclusions_are_read(tmp_path: Path) -> None:
     assert _load(tmp_path, ENTRY) == [NO_MEMORY]
     assert exclusions.load(tmp_path / "none.toml") == []
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[[unreached", "Expected"),
         ("[other]\n", "only"),
@@ -97,8 +97,8 @@ def test_reasons_are_read(tmp_path: Path) -> None:
         (ENTRY + ENTRY.replace('"nothing fails"', "2"), "entry 2: reason has to be"),
     ],
 )
-def test_malformed_reasons_are_one_line(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(UserError, match=said) as caught:
+def test_malformed_exclusion_error_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         _load(tmp_path, text)
     assert "\n" not in str(caught.value)
     assert exclusions.NAME in str(caught.value)

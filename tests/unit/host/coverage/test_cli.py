@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How ``tox -e coverage`` runs the suite."""
+"""``tox -e coverage``: how it runs pytest."""
 
 import subprocess
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from fixtures.host.coverage import cli
 
 
-def test_command_on_record_repeats_the_run_in_any_clone(
+def test_report_directory_is_passed_by_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls: list[tuple[list[str], str]] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""From what two machines counted to the lines that ran: with a real compiler and a real gcov."""
+"""Line counts from the counters of two VMs, with a real compiler and a real gcov."""
 
 import io
 import subprocess
@@ -33,7 +33,7 @@ static inline int sign(int value)
 
 @pytest.fixture
 def built(tmp_path: Path) -> Path:
-    """A program that counts, built in a folder of its own as a kernel is."""
+    """Build a program with gcov counters in a separate directory, as a kernel is built."""
     folder = tmp_path / "build"
     (folder / "net").mkdir(parents=True)
     (tmp_path / "net").mkdir()
@@ -46,7 +46,7 @@ def built(tmp_path: Path) -> Path:
 
 
 def _run(built: Path, *words: str) -> bytes:
-    """Run the program, and pack what it counted as the guest does."""
+    """Run the program, and archive its counters as the guest does."""
     data = built / "net" / "sign.gcda"
     data.unlink(missing_ok=True)
     subprocess.run([built / "sign", *words], cwd=built, check=False)
@@ -61,7 +61,7 @@ def _lines(built: Path, report: Path) -> Lines:
     return counted(built, report / "total", ["net/sign.c", "net/sign.h", "net/other.c"])
 
 
-def test_lines_of_a_file_and_of_its_header(built: Path, tmp_path: Path) -> None:
+def test_lines_of_file_and_its_header_are_counted(built: Path, tmp_path: Path) -> None:
     report = tmp_path / "report"
     gcda.keep(report, "one", _run(built))
     lines = _lines(built, report)
@@ -73,7 +73,7 @@ def test_lines_of_a_file_and_of_its_header(built: Path, tmp_path: Path) -> None:
     assert 1 not in lines["net/sign.c"]  # no code
 
 
-def test_two_machines_are_added_up(built: Path, tmp_path: Path) -> None:
+def test_counters_of_two_vms_are_merged(built: Path, tmp_path: Path) -> None:
     report = tmp_path / "report"
     gcda.keep(report, "one", _run(built))
     gcda.keep(report, "two", _run(built, "word"))
@@ -83,13 +83,13 @@ def test_two_machines_are_added_up(built: Path, tmp_path: Path) -> None:
     assert lines["net/sign.c"][4] == Line(2, "main", (1, 1))
 
 
-def test_what_was_kept_is_forgotten_before_a_run(tmp_path: Path) -> None:
+def test_clear_removes_old_counters(tmp_path: Path) -> None:
     gcda.keep(tmp_path, "one", b"")
     gcda.forget(tmp_path)
     assert gcda.add_up(tmp_path, tmp_path / "total") == 0
 
 
-def test_damaged_archive_is_named(tmp_path: Path) -> None:
+def test_damaged_archive_error_names_file(tmp_path: Path) -> None:
     gcda.keep(tmp_path, "one", b"")
     (tmp_path / gcda.FOLDER / "one.tar.gz").write_bytes(b"no archive")
     with pytest.raises(UserError, match=r"one\.tar\.gz: .*: run the suite again$"):
@@ -97,21 +97,21 @@ def test_damaged_archive_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../outside.gcda", "net/../../outside.gcda", "/outside.gcda"])
-def test_archive_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_archive_member_outside_directory_is_rejected(tmp_path: Path, name: str) -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         member = tarfile.TarInfo(name)
         member.size = 1
         archive.addfile(member, io.BytesIO(b"x"))
     gcda.keep(tmp_path, "one", out.getvalue())
-    with pytest.raises(UserError, match=r"one\.tar\.gz: .*outside\.gcda leads out of the archive"):
+    with pytest.raises(UserError, match=r"one\.tar\.gz: .*outside\.gcda is outside the archive"):
         gcda.add_up(tmp_path, tmp_path / "total")
     assert not list(tmp_path.parent.glob("**/outside.gcda"))
 
 
-def test_nothing_counted_in_the_files_of_the_series(built: Path, tmp_path: Path) -> None:
+def test_missing_counts_of_series_files_are_an_error(built: Path, tmp_path: Path) -> None:
     report = tmp_path / "report"
     gcda.keep(report, "one", _run(built))
     gcda.add_up(report, report / "total")
-    with pytest.raises(UserError, match="nothing was counted"):
+    with pytest.raises(UserError, match="no gcov counters for the files of the series"):
         counted(built, report / "total", ["kernel/other.c"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Upstream's tests are taken out of a tree that is not written to, and helpers built once."""
+"""Installation of kselftests: the tree is not written to, and programs are built once."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ HELPER = "tools/testing/selftests/net/netfilter/udpclash.c"
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A kernel tree with one script and one helper."""
+    """A kernel tree with one script and one C program."""
     for name in (SCRIPT, HELPER, "include/uapi/linux/if.h"):
         path = tmp_path / "linux" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,8 +27,8 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path / "linux"
 
 
-class Make:
-    """Notes what is made, and makes empty files."""
+class FakeMake:
+    """Records the calls of make, and writes fake programs."""
 
     def __init__(self) -> None:
         self.called: list[list[str]] = []
@@ -47,61 +47,61 @@ class Make:
 
 
 @pytest.fixture
-def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Make:
-    """Stands in for make and gcc."""
-    fake = Make()
+def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeMake:
+    """Replaces make and gcc."""
+    fake = FakeMake()
     monkeypatch.setattr(install, "run", fake)
     monkeypatch.setenv("FLOWMAP_CACHE", str(tmp_path / "cache"))
     return fake
 
 
-def quiet(_text: str) -> None:
-    """Say nothing."""
+def ignore(_text: str) -> None:
+    """Ignore a progress message."""
 
 
-def test_scripts_can_be_run_and_helpers_are_beside_them(tree: Path, make: Make) -> None:
-    folder = install.provide(tree, quiet)
+def test_scripts_are_executable_and_programs_are_built(tree: Path, make: FakeMake) -> None:
+    folder = install.provide(tree, ignore)
     assert os.access(folder / "net/netfilter/nft_nat.sh", os.X_OK)
     assert (folder / "net/netfilter/udpclash").read_text() == "ELF"
-    headers, helpers = make.called
+    headers, programs = make.called
     assert headers[-1] == "headers"
-    # Only what the tree has the source of is asked for.
-    assert [word for word in helpers if "conntrack" in word] == []
+    # Programs without a source file in the tree are not requested.
+    assert [word for word in programs if "conntrack" in word] == []
 
 
-def test_the_second_time_nothing_is_built(tree: Path, make: Make) -> None:
-    first = install.provide(tree, quiet)
+def test_second_call_builds_nothing(tree: Path, make: FakeMake) -> None:
+    first = install.provide(tree, ignore)
     built = len(make.called)
-    assert install.provide(tree, quiet) == first
+    assert install.provide(tree, ignore) == first
     assert len(make.called) == built
 
 
 @pytest.mark.parametrize("name", [SCRIPT, HELPER, "include/uapi/linux/if.h"])
-def test_a_change_is_noticed(tree: Path, make: Make, name: str) -> None:
-    before = install.provide(tree, quiet)
+def test_changed_input_is_rebuilt(tree: Path, make: FakeMake, name: str) -> None:
+    before = install.provide(tree, ignore)
     (tree / name).write_text("changed")
-    assert install.provide(tree, quiet) != before
+    assert install.provide(tree, ignore) != before
     assert len(make.called) == 4
 
 
-def test_the_tree_is_not_written_to(tree: Path, make: Make) -> None:
+def test_tree_is_not_written_to(tree: Path, make: FakeMake) -> None:
     before = sorted(tree.rglob("*"))
-    install.provide(tree, quiet)
+    install.provide(tree, ignore)
     assert sorted(tree.rglob("*")) == before
     outputs = [word for line in make.called for word in line if word.startswith(("O=", "OUTPUT="))]
     assert len(outputs) == 2
     assert not [word for word in outputs if str(tree) in word]
 
 
-def test_what_the_compiler_says_is_passed_on(tree: Path, make: Make) -> None:
+def test_compiler_error_is_reported(tree: Path, make: FakeMake) -> None:
     make.fails = True
     with pytest.raises(UserError, match=r"udpclash\.c:1: error: nonsense"):
-        install.provide(tree, quiet)
+        install.provide(tree, ignore)
     make.fails = False
-    install.provide(tree, quiet)  # nothing half built stayed
+    install.provide(tree, ignore)  # the failed build left nothing behind
 
 
-def test_a_tree_without_tests_is_refused(tmp_path: Path, make: Make) -> None:
-    with pytest.raises(UserError, match="none of upstream's tests"):
-        install.provide(tmp_path, quiet)
+def test_tree_without_kselftests_is_rejected(tmp_path: Path, make: FakeMake) -> None:
+    with pytest.raises(UserError, match="no kselftests in"):
+        install.provide(tmp_path, ignore)
     assert not make.called

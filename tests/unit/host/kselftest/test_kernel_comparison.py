@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Two results become one: what differs fails, what fails on both is upstream's own."""
+"""Comparison of two kernels: a difference fails, a failure on both kernels is an xfail."""
 
 import json
 from dataclasses import asdict
@@ -18,7 +18,7 @@ NODEID = "selftests/upstream/test_netfilter.py::test_script[nft_nat.sh]"
 
 
 def side(verdict: Verdict, output: str = "", message: str = "") -> TestResult:
-    """A script's result on one kernel."""
+    """Return a script's result on one kernel."""
     return run_samples.result(NODEID, verdict, stdout=output, message=message)
 
 
@@ -26,7 +26,7 @@ PASSED = side(Verdict.PASSED, "PASS: one\nPASS: two\n")
 
 
 @pytest.mark.parametrize(
-    ("patched", "unpatched", "verdict", "says"),
+    ("patched", "unpatched", "verdict", "first_line"),
     [
         (PASSED, PASSED, Verdict.PASSED, ""),
         (
@@ -39,7 +39,7 @@ PASSED = side(Verdict.PASSED, "PASS: one\nPASS: two\n")
             side(Verdict.PASSED, "SKIP wildcard tests: not supported by host's nft?\n"),
             side(Verdict.PASSED, "SKIP wildcard tests: not supported by host's nft?\n"),
             Verdict.SKIPPED,
-            "it skipped all its cases: wildcard tests: not supported by host's nft?",
+            "all cases skipped: wildcard tests: not supported by host's nft?",
         ),
         (
             side(Verdict.FAILED, "FAIL: one\n", "exit status 1"),
@@ -53,7 +53,7 @@ PASSED = side(Verdict.PASSED, "PASS: one\nPASS: two\n")
             Verdict.FAILED,
             "the kernels differ: failed patched, passed unpatched",
         ),
-        # Better with the series is a difference, too: it was to change nothing.
+        # A pass only with the series is a difference, too: the series must not change results.
         (
             PASSED,
             side(Verdict.FAILED, "FAIL: one\nPASS: two\n", "exit status 1"),
@@ -98,36 +98,36 @@ PASSED = side(Verdict.PASSED, "PASS: one\nPASS: two\n")
         ),
     ],
 )
-def test_the_verdict_is_about_the_difference(
-    patched: TestResult, unpatched: TestResult, verdict: Verdict, says: str
+def test_verdict_depends_on_difference(
+    patched: TestResult, unpatched: TestResult, verdict: Verdict, first_line: str
 ) -> None:
     result = compare(patched, unpatched)
     assert result.verdict is verdict
-    assert result.message.partition("\n")[0] == says
+    assert result.message.partition("\n")[0] == first_line
     assert set(result.sides) == {"patched", "unpatched"}
 
 
-def test_a_difference_names_both_results() -> None:
+def test_difference_message_has_both_results() -> None:
     result = compare(side(Verdict.FAILED, "FAIL: one\n", "exit status 1"), PASSED)
     assert "patched: failed: exit status 1 (1 failed)" in result.message
     assert "unpatched: passed (2 passed)" in result.message
 
 
-class Fixed:
-    """A runner whose tests end as told."""
+class FakeRunner:
+    """A runner with a fixed result."""
 
     def __init__(self, result: TestResult) -> None:
         self._result = result
         self.closed = False
 
     def run(self, item: pytest.Item) -> list[pytest.TestReport]:
-        """Report the result, as the real runner does."""
+        """Return a report with the result."""
         report = pytest.TestReport(item.nodeid, item.location, {}, "passed", None, "call")
         report.flowmap_result = json.dumps(asdict(self._result))  # type: ignore[attr-defined]
         return [report]
 
     def close(self) -> None:
-        """Note it."""
+        """Record that the runner is closed."""
         self.closed = True
 
 
@@ -138,19 +138,19 @@ class Fixed:
         (side(Verdict.FAILED, "FAIL: one\nPASS: two\n", "exit status 1"), "failed"),
     ],
 )
-def test_pytest_hears_one_report_of_both(unpatched: TestResult, outcome: str) -> None:
+def test_ab_runner_returns_one_report(unpatched: TestResult, outcome: str) -> None:
     item = SimpleNamespace(nodeid=NODEID, location=("test_netfilter.py", 3, "test_script"))
-    runners = Fixed(PASSED), Fixed(unpatched)
-    pair = Pair(*runners)
-    (report,) = pair.run(cast(pytest.Item, item))
+    runners = FakeRunner(PASSED), FakeRunner(unpatched)
+    runner = Pair(*runners)
+    (report,) = runner.run(cast(pytest.Item, item))
     assert report.outcome == outcome
     carried: Any = json.loads(report.flowmap_result)
     assert TestResult.from_json(carried) == compare(PASSED, unpatched)
-    pair.close()
-    assert all(runner.closed for runner in runners)
+    runner.close()
+    assert all(each.closed for each in runners)
 
 
-def test_the_reports_show_both_kernels() -> None:
+def test_reports_show_both_kernels() -> None:
     run = run_samples.run(compare(side(Verdict.FAILED, "FAIL: one\n", "exit status 1"), PASSED))
     (again,) = summary_json.parse(summary_json.render([summary_json.tidy(run)]))
     assert again.tests[0].sides == run.tests[0].sides
@@ -164,7 +164,7 @@ def test_the_reports_show_both_kernels() -> None:
     )
 
 
-def test_other_runs_have_no_such_table() -> None:
+def test_run_on_one_kernel_has_no_comparison_table() -> None:
     run = run_samples.run(run_samples.result())
     assert "kernel by kernel" not in html_report.render([run], [])
     assert "unpatched" not in markdown_summary.render([run], [])

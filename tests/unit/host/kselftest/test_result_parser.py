@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a script says of its cases, read from the shapes that upstream's scripts have."""
+"""Parsing of kselftest output in each upstream format."""
 
 import pytest
 
@@ -70,17 +70,17 @@ ok 3 3b10 - Attach act_ct to an ingress qdisc # skipped - skipped - previous set
     ],
     ids=["script", "harness", "tdc", "xfail", "prose", "nothing"],
 )
-def test_each_shape_is_read(output: str, cases: Cases) -> None:
+def test_each_output_format_is_parsed(output: str, cases: Cases) -> None:
     assert parse(output) == cases
 
 
-def test_what_chance_decides_is_not_part_of_a_name() -> None:
+def test_random_parts_are_removed_from_case_names() -> None:
     one = parse("FAIL: ns0-x7Yz0q cannot reach ns1-AbCdEf: counter 4211 exceeds 4096\n")
     other = parse("FAIL: ns0-ZZtop1 cannot reach ns1-000000: counter 99 exceeds 4096\n")
     assert one == other
     assert one.failed == ("ns0 cannot reach ns1: counter N exceeds N",)
 
 
-def test_the_counts_are_told_in_words() -> None:
+def test_summary_lists_counts() -> None:
     assert parse(NFT_FLOWTABLE).words == "2 passed, 1 failed, 1 skipped"
     assert parse("").words == ""

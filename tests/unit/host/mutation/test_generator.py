@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Patches that a program makes: of the series' lines only, and such that they apply."""
+"""Generated mutants: they change only lines of the series, and their patches apply."""
 
 from pathlib import Path
 
@@ -46,13 +46,15 @@ def series(tree: Path, tmp_path: Path) -> Series:
 def _series(tree: Path, tmp_path: Path, after: str) -> Series:
     (tmp_path / "new.c").write_text(after)
     argv = ["git", "diff", "--no-index", "--no-prefix", "tree/net/netfilter/x.c", "new.c"]
-    told = run(argv, cwd=tmp_path, check=False).stdout
-    told = told.replace("tree/net/netfilter/x.c", "a/net/netfilter/x.c")
-    told = told.replace(" new.c", " b/net/netfilter/x.c")
-    return Series(tree, "patches", (("0001.patch", told.encode()),))
+    diff = run(argv, cwd=tmp_path, check=False).stdout
+    diff = diff.replace("tree/net/netfilter/x.c", "a/net/netfilter/x.c")
+    diff = diff.replace(" new.c", " b/net/netfilter/x.c")
+    return Series(tree, "patches", (("0001.patch", diff.encode()),))
 
 
-def test_patches_change_what_the_series_adds(series: Series, tree: Path, tmp_path: Path) -> None:
+def test_generated_patches_change_only_added_lines(
+    series: Series, tree: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "made"
     generator.generate(series, tree, folder)
     found = load_all(folder, [])
@@ -63,8 +65,8 @@ def test_patches_change_what_the_series_adds(series: Series, tree: Path, tmp_pat
     assert {mutant.patch for mutant in found} == {1}
 
 
-UNDOING = """
-int undoing(void)
+UNWINDING = """
+int unwinding(void)
 {
 	if (fill(a))
 		goto undo;
@@ -79,12 +81,12 @@ undo:
 """
 
 
-def test_profile_is_one_that_notices(tree: Path, tmp_path: Path) -> None:
+def test_profile_is_chosen_by_kind_of_change(tree: Path, tmp_path: Path) -> None:
     folder = tmp_path / "made"
-    generator.generate(_series(tree, tmp_path, BEFORE + UNDOING), tree, folder)
+    generator.generate(_series(tree, tmp_path, BEFORE + UNWINDING), tree, folder)
     assert {mutant.subject: mutant.profile for mutant in load_all(folder, [])} == {
         "if not (fill(a))": "base",
-        "without drop(a)": "debug",  # only after a failure
+        "without drop(a)": "debug",  # only with fault injection
         "without kfree(a)": "leak",
         "without a->b = NULL": "debug",
         "-EINVAL for -ENOMEM": "debug",
@@ -103,9 +105,7 @@ int looping(void)
 """
 
 
-def test_index_beyond_an_array_is_for_the_profile_that_looks_at_bounds(
-    tree: Path, tmp_path: Path
-) -> None:
+def test_out_of_bounds_index_gets_profile_with_ubsan(tree: Path, tmp_path: Path) -> None:
     folder = tmp_path / "made"
     generator.generate(_series(tree, tmp_path, BEFORE + LOOPING), tree, folder)
     profiles = {mutant.subject: mutant.profile for mutant in load_all(folder, [])}
@@ -114,7 +114,9 @@ def test_index_beyond_an_array_is_for_the_profile_that_looks_at_bounds(
     assert profiles["1 for 0 in i = 0"] == "base"
 
 
-def test_patches_apply_on_top_of_the_series(series: Series, tree: Path, tmp_path: Path) -> None:
+def test_generated_patches_apply_on_top_of_series(
+    series: Series, tree: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "made"
     generator.generate(series, tree, folder)
     (tree / "net/netfilter/x.c").write_text(AFTER)
@@ -122,9 +124,9 @@ def test_patches_apply_on_top_of_the_series(series: Series, tree: Path, tmp_path
         run(["git", "apply", "--check", mutant.path], cwd=tree)
 
 
-def test_change_that_nobody_can_notice_says_so(series: Series, tree: Path, tmp_path: Path) -> None:
+def test_equivalent_mutant_has_survives_header(series: Series, tree: Path, tmp_path: Path) -> None:
     change = "without spin_lock(&it)"
-    known = Equivalent("net/netfilter/x.c", "fresh", change, "nobody else runs yet")
+    known = Equivalent("net/netfilter/x.c", "fresh", change, "no concurrency yet")
     generator.generate(series, tree, tmp_path / "made", [known])
     survives = {mutant.subject: mutant.survives for mutant in load_all(tmp_path / "made", [])}
     assert survives == {change: known.reason, "8 for 7 in return 7;": ""}
@@ -133,15 +135,15 @@ def test_change_that_nobody_can_notice_says_so(series: Series, tree: Path, tmp_p
 @pytest.mark.parametrize(
     ("function", "change"), [("old", "8 for 7 in return 7;"), ("fresh", "9 for 7")]
 )
-def test_reason_for_a_change_that_is_not_there_is_out_of_date(
+def test_equivalent_without_matching_change_is_rejected(
     series: Series, tree: Path, tmp_path: Path, function: str, change: str
 ) -> None:
-    stale = Equivalent("net/netfilter/x.c", function, change, "nobody else runs yet")
+    stale = Equivalent("net/netfilter/x.c", function, change, "no concurrency yet")
     with pytest.raises(UserError, match=f"no change '.*' in {function}"):
         generator.generate(series, tree, tmp_path / "made", [stale])
 
 
-def test_sample_hangs_on_the_seed_alone() -> None:
+def test_sample_depends_only_on_seed() -> None:
     names = [f"change-{number}" for number in range(20)]
     drawn = generator.sample(names, range(5), 1)
     assert drawn == generator.sample(reversed(names), range(5), 1)
@@ -149,8 +151,8 @@ def test_sample_hangs_on_the_seed_alone() -> None:
     assert len(set(generator.sample(names, range(99), 1))) == 20
 
 
-def test_larger_sample_goes_on_where_the_smaller_ended() -> None:
+def test_sample_ranges_of_same_seed_are_consecutive() -> None:
     names = [f"change-{number}" for number in range(20)]
-    first, rest = (generator.sample(names, places, 1) for places in (range(5), range(5, 20)))
+    first, rest = (generator.sample(names, part, 1) for part in (range(5), range(5, 20)))
     assert first + rest == generator.sample(names, range(20), 1)
     assert generator.sample(names, range(20, 30), 1) == []

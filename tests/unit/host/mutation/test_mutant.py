@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Headers of seeded bugs: what is read of them, and what is said of bad ones."""
+"""Mutant patches: parsing of the header, and errors for malformed headers."""
 
 from pathlib import Path
 
@@ -28,14 +28,14 @@ Profile: base
 """
 
 
-def written(folder: Path, text: str, name: str = "a-bug") -> Path:
+def write_patch(folder: Path, text: str, name: str = "a-bug") -> Path:
     path = folder / f"{name}.patch"
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def test_header_is_read(tmp_path: Path) -> None:
-    found = load(written(tmp_path, GOOD))
+def test_header_fields_are_parsed(tmp_path: Path) -> None:
+    found = load(write_patch(tmp_path, GOOD))
     assert found.name == "a-bug"
     assert found.subject == "the reply's addresses are not swapped"
     assert found.text == "Half of the packets are not found."
@@ -45,46 +45,46 @@ def test_header_is_read(tmp_path: Path) -> None:
     assert found.place == "x.c:1"
 
 
-def test_field_goes_on_in_indented_lines(tmp_path: Path) -> None:
+def test_indented_line_continues_field(tmp_path: Path) -> None:
     text = GOOD.replace("---\n---", "Survives: both are\n  the same\n---\n---", 1)
-    assert load(written(tmp_path, text)).survives == "both are the same"
+    assert load(write_patch(tmp_path, text)).survives == "both are the same"
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("Clause: FM-4, SN-6\n", "", "no line Clause:"),
-        ("Kind: v0 V0-7", "Kind: dream", "Kind: begins with one of"),
-        ("Profile: base", "Profile: dream", "Profile: is one of"),
-        ("Patch: 3", "Patch: 4", "Patch: is 1, 2 or 3"),
-        ("@@ -1,1 +1,1 @@\n", "", "no line --- with a diff"),
+        ("Kind: v0 V0-7", "Kind: dream", "Kind: must begin with one of"),
+        ("Profile: base", "Profile: dream", "Profile: must be one of"),
+        ("Patch: 3", "Patch: 4", "Patch: must be a number from 1 to 3"),
+        ("@@ -1,1 +1,1 @@\n", "", "no line --- followed by a diff"),
     ],
 )
-def test_bad_header_is_one_line_with_the_file(
-    tmp_path: Path, old: str, new: str, said: str
+def test_malformed_header_error_names_file_in_one_line(
+    tmp_path: Path, old: str, new: str, message: str
 ) -> None:
-    path = written(tmp_path, GOOD.replace(old, new))
-    with pytest.raises(UserError, match=said) as caught:
+    path = write_patch(tmp_path, GOOD.replace(old, new))
+    with pytest.raises(UserError, match=message) as caught:
         load(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
 
-def test_pattern_chooses_by_name(tmp_path: Path) -> None:
+def test_pattern_selects_by_name(tmp_path: Path) -> None:
     for name in ("core-a", "core-b", "snoop-a"):
-        written(tmp_path, GOOD, name)
+        write_patch(tmp_path, GOOD, name)
     assert [m.name for m in load_all(tmp_path, [])] == ["core-a", "core-b", "snoop-a"]
     assert [m.name for m in load_all(tmp_path, ["core-*"])] == ["core-a", "core-b"]
     assert [m.name for m in load_all(tmp_path, ["*-a.patch"])] == ["core-a", "snoop-a"]
 
 
-def test_pattern_that_fits_none_is_refused(tmp_path: Path) -> None:
-    written(tmp_path, GOOD)
+def test_pattern_without_match_is_rejected(tmp_path: Path) -> None:
+    write_patch(tmp_path, GOOD)
     with pytest.raises(UserError, match="--only other"):
         load_all(tmp_path, ["other"])
 
 
-def test_own_patches_name_clauses_that_there_are() -> None:
+def test_shipped_mutants_name_existing_clauses() -> None:
     known = {clause.id for clause in load_clauses(ROOT / "docs/contract.md")}
     found = load_all(ROOT / "patches/v7.3/mutants", [])
     assert found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Changes that a program makes in C."""
+"""Mutation operators for C."""
 
 import pytest
 
@@ -46,12 +46,12 @@ def changed(line: int) -> set[tuple[str, str]]:
         (12, set()),
     ],
 )
-def test_changes_of_a_line(line: int, expected: set[tuple[str, str]]) -> None:
+def test_line_yields_expected_changes(line: int, expected: set[tuple[str, str]]) -> None:
     assert changed(line) == expected
 
 
 @pytest.mark.parametrize("condition", ["a->dead", "!a", "a == b && !n"])
-def test_condition_that_is_more_than_a_comparison_is_negated(condition: str) -> None:
+def test_compound_condition_is_negated(condition: str) -> None:
     source = SOURCE.replace(b"a == b", condition.encode())
     negated = [change for change in changes(source, [6]) if change.operator == "negate"]
     assert [change.apply(source).splitlines()[5].strip() for change in negated] == [
@@ -59,28 +59,28 @@ def test_condition_that_is_more_than_a_comparison_is_negated(condition: str) -> 
     ]
 
 
-def test_change_names_its_function() -> None:
+def test_change_has_name_of_its_function() -> None:
     assert {change.function for change in on(8)} == {"f"}
     pointer = SOURCE.replace(b"static int f(", b"static int *f(")
     assert {change.function for change in changes(pointer, [8])} == {"f"}
 
 
-def test_outside_of_functions_nothing_is_changed() -> None:
+def test_code_outside_functions_is_not_changed() -> None:
     assert on(1) == []
 
 
-@pytest.mark.parametrize("what", ["BUILD_BUG_ON(1 != 2)", "lockdep_assert_held(&a->lock)"])
-def test_what_asserts_is_left_alone(what: str) -> None:
-    source = SOURCE.replace(b"rcu_read_lock()", what.encode())
+@pytest.mark.parametrize("statement", ["BUILD_BUG_ON(1 != 2)", "lockdep_assert_held(&a->lock)"])
+def test_assertions_are_not_changed(statement: str) -> None:
+    source = SOURCE.replace(b"rcu_read_lock()", statement.encode())
     assert list(changes(source, [8])) == []
 
 
-def test_arguments_that_are_compared_are_not_exchanged() -> None:
+def test_memcmp_arguments_are_not_swapped() -> None:
     source = SOURCE.replace(b"link(a, b)", b"memcmp(a, b, n)")
     assert [change.operator for change in changes(source, [11])] == ["drop-call"]
 
 
-def test_changes_of_a_function_are_told_apart() -> None:
+def test_equal_changes_of_a_function_are_numbered() -> None:
     source = SOURCE.replace(b"rcu_read_lock();", b"f(1); f(1);")
     assert [change.what for change in changes(source, [8])] == [
         "without f(1)",
@@ -90,5 +90,5 @@ def test_changes_of_a_function_are_told_apart() -> None:
     ]
 
 
-def test_only_wanted_lines_are_changed() -> None:
+def test_only_selected_lines_are_changed() -> None:
     assert {change.line for change in changes(SOURCE, [6, 8])} == {6, 8}

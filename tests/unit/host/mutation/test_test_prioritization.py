@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which tests are asked first about a seeded bug."""
+"""Test prioritization: tests that killed nearby mutants run first."""
 
 from pathlib import Path
 
@@ -7,15 +7,15 @@ from fixtures.host.model.mutation_results import BOOT, Fate, Result
 from fixtures.host.mutation.mutant import Mutant
 from fixtures.host.mutation.test_prioritization import Witnesses
 
-BUG = Mutant(Path("bug.patch"), "wrong", "", ("SN",), "own", 2, "base", place="net/a.c:100")
+MUTANT = Mutant(Path("bug.patch"), "wrong", "", ("SN",), "own", 2, "base", place="net/a.c:100")
 
 
 def killed(test: str, place: str) -> Result:
     return Result("a-bug", Fate.KILLED, test=test, place=place)
 
 
-def test_who_noticed_the_nearest_bugs_comes_first_and_once() -> None:
-    witnesses = Witnesses(
+def test_killers_are_sorted_by_distance_without_duplicates() -> None:
+    history = Witnesses(
         [
             killed("far", "net/a.c:300"),
             killed("near", "net/a.c:90"),
@@ -23,20 +23,20 @@ def test_who_noticed_the_nearest_bugs_comes_first_and_once() -> None:
             killed("elsewhere", "net/b.c:100"),
         ]
     )
-    assert witnesses.of(BUG) == ["near", "far"]
-    witnesses.learn(killed("nearest", "net/a.c:101"))
-    assert witnesses.of(BUG) == ["nearest", "near", "far"]
+    assert history.of(MUTANT) == ["near", "far"]
+    history.learn(killed("nearest", "net/a.c:101"))
+    assert history.of(MUTANT) == ["nearest", "near", "far"]
 
 
-def test_there_are_few_of_them() -> None:
-    every = Witnesses(killed(f"t{at}", f"net/a.c:{100 + at}") for at in range(20))
-    assert every.of(BUG) == [f"t{at}" for at in range(8)]
+def test_number_of_tests_is_limited() -> None:
+    history = Witnesses(killed(f"t{at}", f"net/a.c:{100 + at}") for at in range(20))
+    assert history.of(MUTANT) == [f"t{at}" for at in range(8)]
 
 
-def test_nobody_is_a_witness_of_what_was_not_noticed_or_is_nowhere() -> None:
+def test_survivors_boot_kills_and_unknown_lines_are_ignored() -> None:
     known = [
         Result("a-bug", Fate.SURVIVED, place="net/a.c:100"),
         killed(BOOT, "net/a.c:100"),
         killed("old", ""),
     ]
-    assert Witnesses(known).of(BUG) == []
+    assert Witnesses(known).of(MUTANT) == []

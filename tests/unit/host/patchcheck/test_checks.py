@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What counts as new, what as a change of layout, and how the run ends."""
+"""Checks of the series: new warnings, layout changes, and the exit status."""
 
 from pathlib import Path
 
@@ -10,17 +10,17 @@ from fixtures.host.patchcheck.finding import Finding
 from fixtures.host.util.errors import UserError
 
 
-def test_layout_is_compared_line_by_line(tmp_path: Path) -> None:
-    agreed = tmp_path / uapi_headers.LAYOUT
-    (missing,) = uapi_headers._compare("a\n", agreed, accept=False)
+def test_layout_differences_are_findings(tmp_path: Path) -> None:
+    expected = tmp_path / uapi_headers.LAYOUT
+    (missing,) = uapi_headers._compare("a\n", expected, accept=False)
     assert "--accept-layout" in missing.text
 
-    assert uapi_headers._compare("a\nb\n", agreed, accept=True) == []
-    assert uapi_headers._compare("a\nb\n", agreed, accept=False) == []
-    assert [f.text for f in uapi_headers._compare("a\nc\n", agreed, accept=False)] == ["-b", "+c"]
+    assert uapi_headers._compare("a\nb\n", expected, accept=True) == []
+    assert uapi_headers._compare("a\nb\n", expected, accept=False) == []
+    assert [f.text for f in uapi_headers._compare("a\nc\n", expected, accept=False)] == ["-b", "+c"]
 
 
-def test_kernel_doc_speaks_of_what_is_new_only(tmp_path: Path) -> None:
+def test_kernel_doc_reports_only_new_warnings(tmp_path: Path) -> None:
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts/kernel-doc").write_text(
         "import sys\n"
@@ -32,19 +32,19 @@ def test_kernel_doc_speaks_of_what_is_new_only(tmp_path: Path) -> None:
     assert found == [Finding("a.h:9", "struct member 'fresh' not described in 'thing'")]
 
 
-def test_kernel_doc_that_fails_without_a_warning_is_a_finding(tmp_path: Path) -> None:
+def test_kernel_doc_failure_without_warning_is_a_finding(tmp_path: Path) -> None:
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts/kernel-doc").write_text("raise SystemExit('broken')\n")
     (found,) = kernel_doc.kernel_doc(["a.h"], {}, tmp_path)
     assert "broken" in found.text
 
 
-def test_status_and_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_findings_set_exit_status_and_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     checks: dict[str, cli.Check] = {"good": list, "bad": lambda: [Finding("a.c:1", "odd")]}
     assert cli._run(checks, ["good"]) == 0
     assert cli._run(checks, ["good", "bad"]) == 1
     assert "a.c:1: odd" in capsys.readouterr().out
-    with pytest.raises(UserError, match="there are good, bad"):
+    with pytest.raises(UserError, match="choose from good, bad"):
         cli._run(checks, ["none"])
 
 
@@ -56,10 +56,17 @@ def test_status_and_lines(capsys: pytest.CaptureFixture[str]) -> None:
         ('MODULE_LICENSE("GPL");', "warning: odd", True),
     ],
 )
-def test_what_sparse_says_of_every_module_is_not_the_series(
+def test_sparse_error_for_module_macro_is_ignored(
     tmp_path: Path, line: str, text: str, ours: bool
 ) -> None:
     (tmp_path / "a.c").write_text(f"{line}\n")
     hit = compiler_warnings._MESSAGE.search(f"../a.c:1:5: {text}")
     assert hit
-    assert compiler_warnings._of_the_checker(tmp_path, hit) is not ours
+    assert compiler_warnings._is_sparse_bug(tmp_path, hit) is not ours
+
+
+def test_old_name_of_check_is_accepted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli._run({"bisectability": list}, ["boots"]) == 0
+    captured = capsys.readouterr()
+    assert "ok     bisectability" in captured.out
+    assert "renamed to --only bisectability" in captured.err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Mails that apply, mails that do not, and what is read out of checkpatch."""
+"""Patch mails that apply or do not, and parsing of checkpatch output."""
 
 import subprocess
 from pathlib import Path
@@ -15,14 +15,14 @@ BEFORE = "one\ntwo\nthree\nfour\nfive\nsix\nseven\n"
 
 
 def git(folder: Path, *argv: str) -> None:
-    """Run git as nobody in particular."""
-    identity = ["-c", "user.name=somebody", "-c", "user.email=somebody@localhost"]
+    """Run git with a test identity."""
+    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
     subprocess.run(["git", *identity, *argv], cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture
 def patches(tmp_path: Path) -> patch_series.Series:
-    """Two patches of one file, as git format-patch writes them."""
+    """Two patches of one file, written by git format-patch."""
     repo, folder = tmp_path / "repo", tmp_path / "patches"
     repo.mkdir()
     git(repo, "init", "-q")
@@ -38,19 +38,19 @@ def patches(tmp_path: Path) -> patch_series.Series:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """What the patches are for."""
+    """The sources without the patches."""
     folder = tmp_path / "tree"
     folder.mkdir()
     (folder / "file.c").write_text(BEFORE)
     return folder
 
 
-def test_mails_that_apply(patches: patch_series.Series, tree: Path) -> None:
+def test_applicable_mails_have_no_findings(patches: patch_series.Series, tree: Path) -> None:
     assert mail_checks.applies(patches, tree, patch_series.overlay(patches, tree)) == []
     assert (tree / "file.c").read_text() == BEFORE
 
 
-def test_mail_that_does_not_apply_is_named(patches: patch_series.Series, tree: Path) -> None:
+def test_mail_that_does_not_apply_is_a_finding(patches: patch_series.Series, tree: Path) -> None:
     wanted = patch_series.overlay(patches, tree)
     (tree / "file.c").write_text(BEFORE.replace("three", "3"))
     (finding,) = mail_checks.applies(patches, tree, wanted)
@@ -58,7 +58,7 @@ def test_mail_that_does_not_apply_is_named(patches: patch_series.Series, tree: P
     assert "git am" in finding.text
 
 
-def test_mail_that_makes_another_file_is_named(patches: patch_series.Series, tree: Path) -> None:
+def test_different_result_of_git_am_is_a_finding(patches: patch_series.Series, tree: Path) -> None:
     (finding,) = mail_checks.applies(patches, tree, {"file.c": b"something else\n"})
     assert finding.place == "file.c"
 
@@ -75,7 +75,7 @@ def test_mail_that_makes_another_file_is_named(patches: patch_series.Series, tre
     ],
     ids=["clean", "warning", "broken"],
 )
-def test_checkpatch(
+def test_checkpatch_output_becomes_findings(
     patches: patch_series.Series, tree: Path, script: str, expected: list[str]
 ) -> None:
     (tree / "scripts").mkdir()
@@ -84,16 +84,16 @@ def test_checkpatch(
 
 
 @pytest.mark.parametrize("count", ["0", "3", "-1", "one", ""])
-def test_count_of_patches_that_makes_no_sense(patches: patch_series.Series, count: str) -> None:
+def test_invalid_patch_count_is_rejected(patches: patch_series.Series, count: str) -> None:
     with pytest.raises(UserError, match="has 2 patches"):
         patch_series.first(patches, count)
 
 
-def test_first_patches(patches: patch_series.Series) -> None:
+def test_first_patches_are_a_prefix_of_series(patches: patch_series.Series) -> None:
     assert patch_series.first(patches, "1").patches == patches.patches[:1]
     assert patch_series.first(patches, "2").sha256 == patches.sha256
 
 
-def test_error_of_git_is_not_taken_for_a_finding(patches: patch_series.Series, tree: Path) -> None:
+def test_git_error_is_not_a_finding(patches: patch_series.Series, tree: Path) -> None:
     with pytest.raises(CommandError):
         mail_checks.applies(patches, tree, {})
