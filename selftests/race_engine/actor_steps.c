@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What a thread does. Every step gives 0 or an errno. */
+/* The steps of an actor. Each step returns 0 or an errno. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -16,8 +16,8 @@
 
 #include "plan.h"
 
-/* An empty path: where the thread was at first, which is where the process is. */
-static int enter(const char *netns)
+/* An empty path is the netns of the process. */
+static int enter_netns(const char *netns)
 {
 	int fd = open(*netns ? netns : "/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	int err;
@@ -29,28 +29,28 @@ static int enter(const char *netns)
 	return err;
 }
 
-static int open_socket(struct endpoint *socket_)
+static int open_socket(struct actor_socket *sock)
 {
 	struct sockaddr_ll address = {
 		.sll_family = AF_PACKET,
-		.sll_ifindex = socket_->ifindex,
+		.sll_ifindex = sock->ifindex,
 	};
 
-	if (*socket_->netns && enter(socket_->netns))
+	if (*sock->netns && enter_netns(sock->netns))
 		return -1;
-	socket_->fd = socket(socket_->domain, SOCK_RAW | SOCK_CLOEXEC,
-			     socket_->protocol);
-	if (socket_->fd < 0)
+	sock->fd = socket(sock->domain, SOCK_RAW | SOCK_CLOEXEC,
+			  sock->protocol);
+	if (sock->fd < 0)
 		return -1;
-	if (socket_->domain != AF_PACKET)
+	if (sock->domain != AF_PACKET)
 		return 0;
-	return bind(socket_->fd, (struct sockaddr *)&address, sizeof(address));
+	return bind(sock->fd, (struct sockaddr *)&address, sizeof(address));
 }
 
-/* In the thread itself: a namespace, like a CPU, is a thread's own. */
+/* Called in the actor's thread: netns and CPU affinity are per thread. */
 int actor_setup(struct actor *actor)
 {
-	int moved = *actor->netns;
+	int switch_netns = *actor->netns;
 	cpu_set_t cpus;
 	uint32_t i;
 
@@ -59,26 +59,26 @@ int actor_setup(struct actor *actor)
 	if (sched_setaffinity(0, sizeof(cpus), &cpus))
 		return -1;
 	for (i = 0; i < actor->nsockets; i++) {
-		moved |= *actor->sockets[i].netns;
+		switch_netns |= *actor->sockets[i].netns;
 		if (open_socket(&actor->sockets[i]))
 			return -1;
 	}
-	return moved ? enter(actor->netns) : 0;
+	return switch_netns ? enter_netns(actor->netns) : 0;
 }
 
-static void resolve(struct actor *actor, struct step *step)
+static void apply_fixups(struct actor *actor, struct step *step)
 {
 	uint32_t i;
 
-	for (i = 0; i < step->nlinks; i++) {
-		const struct link *link = &step->links[i];
-		uint8_t *at = step->data.data + link->at;
+	for (i = 0; i < step->nfixups; i++) {
+		const struct fixup *fixup = &step->fixups[i];
+		uint8_t *at = step->data.data + fixup->offset;
 		uint64_t address;
 
-		if (link->kind == LINK_REGISTER) {
-			memcpy(at, &actor->reg[link->which], sizeof(int));
+		if (fixup->kind == FIXUP_FD) {
+			memcpy(at, &actor->reg[fixup->number], sizeof(int));
 		} else {
-			address = (uintptr_t)actor->buffers[link->which].data;
+			address = (uintptr_t)actor->buffers[fixup->number].data;
 			memcpy(at, &address, sizeof(address));
 		}
 	}
@@ -96,7 +96,7 @@ static int do_bpf(struct actor *actor, struct step *step)
 {
 	long result;
 
-	resolve(actor, step);
+	apply_fixups(actor, step);
 	result = syscall(SYS_bpf, step->arg[0], step->data.data, step->data.len);
 	if (result < 0)
 		return errno;
@@ -105,7 +105,7 @@ static int do_bpf(struct actor *actor, struct step *step)
 	return 0;
 }
 
-/* The kernel has answered a request of ours before the write returns. */
+/* The kernel queues its acks before send() returns. */
 static int do_netlink(int fd, const struct step *step)
 {
 	uint32_t acks = 0;
@@ -141,34 +141,34 @@ static int do_open(int *fd, const struct step *step)
 
 static int do_step(struct actor *actor, struct step *step)
 {
-	const char *text = (char *)step->data.data;
-	uint32_t which = step->arg[0];
+	const char *data = (char *)step->data.data;
+	uint32_t number = step->arg[0];
 
 	switch (step->kind) {
 	case STEP_BPF:
 		return do_bpf(actor, step);
 	case STEP_CLOSE:
-		return do_close(&actor->reg[which]);
+		return do_close(&actor->reg[number]);
 	case STEP_NETLINK:
-		return do_netlink(actor->sockets[which].fd, step);
+		return do_netlink(actor->sockets[number].fd, step);
 	case STEP_SEND:
-		return send(actor->sockets[which].fd, text, step->data.len, 0) < 0 ?
+		return send(actor->sockets[number].fd, data, step->data.len, 0) < 0 ?
 		       errno : 0;
 	case STEP_OPEN:
-		return do_open(&actor->reg[which], step);
+		return do_open(&actor->reg[number], step);
 	case STEP_LOAD:
-		return syscall(SYS_finit_module, actor->reg[which], text, 0) ?
+		return syscall(SYS_finit_module, actor->reg[number], data, 0) ?
 		       errno : 0;
 	case STEP_UNLOAD:
-		return syscall(SYS_delete_module, text, O_NONBLOCK) ? errno : 0;
+		return syscall(SYS_delete_module, data, O_NONBLOCK) ? errno : 0;
 	case STEP_EXPECT:
-		return memcmp(actor->buffers[which].data + step->arg[1], text,
+		return memcmp(actor->buffers[number].data + step->arg[1], data,
 			      step->data.len) ? EILSEQ : 0;
 	}
 	return EINVAL;
 }
 
-static int do_steps(struct actor *actor, uint32_t *forgiven)
+static int do_steps(struct actor *actor, uint32_t *tolerated)
 {
 	uint32_t i;
 	int err;
@@ -177,8 +177,8 @@ static int do_steps(struct actor *actor, uint32_t *forgiven)
 		struct step *step = &actor->steps[i];
 
 		err = do_step(actor, step);
-		if (err && err == step->forgive) {
-			(*forgiven)++;
+		if (err && err == step->tolerate) {
+			(*tolerated)++;
 			i += step->skip;
 		} else if (err) {
 			return err;
@@ -187,15 +187,18 @@ static int do_steps(struct actor *actor, uint32_t *forgiven)
 	return 0;
 }
 
-/* The first step that fails ends the round; what it leaves open is closed. */
-void actor_round(struct actor *actor, struct call *call)
+/*
+ * The first step that fails ends the round. Descriptors that are not persistent
+ * are closed at its end.
+ */
+void actor_round(struct actor *actor, struct round_result *result)
 {
 	uint32_t i;
 
-	for (i = 0; i < actor->times && !call->error; i++)
-		call->error = do_steps(actor, &call->forgiven);
+	for (i = 0; i < actor->times && !result->error; i++)
+		result->error = do_steps(actor, &result->tolerated);
 	for (i = 0; i < REGISTERS; i++) {
-		if (actor->reg[i] >= 0 && !actor->kept[i])
+		if (actor->reg[i] >= 0 && !actor->persistent[i])
 			do_close(&actor->reg[i]);
 	}
 }

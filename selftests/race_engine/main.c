@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Threads that do prepared steps at the same moment, round after round.
+/*
+ * Race engine: executes a plan in threads that start each round at the same
+ * time.
  *
  *	engine PLAN RESULTS
  *
- * A round begins at a barrier on which the threads spin; behind it each waits
- * for a time drawn from the seed. RESULTS gets a struct call for each thread and
- * round, thread by thread. Exit status: 0; 2, the plan cannot be carried out;
- * 3, a thread did not come to the barrier in time.
+ * Each actor of the plan is a thread. A round begins at a spin barrier; after
+ * it each actor waits for a time drawn from the seed. RESULTS gets a struct
+ * round_result for each actor and round, actor by actor.
+ *
+ * Exit status: 0; 2: the plan is invalid or cannot be set up; 3: an actor did
+ * not reach the barrier before the timeout.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -20,9 +24,9 @@
 #include "plan.h"
 
 static struct plan *plan;
-static _Atomic uint64_t arrived;
+static _Atomic uint64_t arrivals;
 
-static uint64_t now(void)
+static uint64_t now_ns(void)
 {
 	struct timespec t;
 
@@ -30,8 +34,8 @@ static uint64_t now(void)
 	return t.tv_sec * 1000000000ULL + t.tv_nsec;
 }
 
-/* splitmix64: the same numbers for the same seed, on any machine. */
-static uint64_t draw(uint64_t *state)
+/* Deterministic: the same seed gives the same numbers on every machine. */
+static uint64_t splitmix64(uint64_t *state)
 {
 	uint64_t z = *state += 0x9e3779b97f4a7c15;
 
@@ -40,42 +44,43 @@ static uint64_t draw(uint64_t *state)
 	return z ^ (z >> 31);
 }
 
-/* Every thread passes the nth barrier once all have come to it n times. */
-static void barrier(uint32_t number)
+/* Wait until every actor has reached the barrier of this round. */
+static void barrier(uint32_t round)
 {
-	uint64_t all = (uint64_t)plan->nactors * (number + 1);
-	uint64_t end = now() + plan->patience_s * 1000000000ULL;
+	uint64_t expected = (uint64_t)plan->nactors * (round + 1);
+	uint64_t deadline = now_ns() + plan->timeout_s * 1000000000ULL;
 
-	atomic_fetch_add(&arrived, 1);
-	while (atomic_load_explicit(&arrived, memory_order_acquire) < all) {
-		if (now() > end) {
-			fprintf(stderr, "engine: the others did not come to round %u\n",
-				number);
+	atomic_fetch_add(&arrivals, 1);
+	while (atomic_load_explicit(&arrivals, memory_order_acquire) < expected) {
+		if (now_ns() > deadline) {
+			fprintf(stderr,
+				"race_engine: timeout at the barrier of round %u\n",
+				round);
 			_exit(3);
 		}
 	}
 }
 
-static void *work(void *arg)
+static void *actor_thread(void *arg)
 {
 	struct actor *actor = arg;
-	uint64_t chance = plan->seed + 0x632be59bd9b4e019 * (actor - plan->actors);
+	uint64_t prng = plan->seed + 0x632be59bd9b4e019 * (actor - plan->actors);
 	uint64_t until;
 	uint32_t i;
 
 	if (actor_setup(actor))
-		die("setting up", actor->netns);
+		die("actor set-up", actor->netns);
 	for (i = 0; i < plan->rounds; i++) {
-		struct call *call = &actor->calls[i];
+		struct round_result *result = &actor->results[i];
 
 		barrier(i);
 		if (plan->jitter_ns)
-			call->jitter = draw(&chance) % plan->jitter_ns;
-		until = now() + call->jitter;
-		while ((call->begin = now()) < until)
+			result->jitter = splitmix64(&prng) % plan->jitter_ns;
+		until = now_ns() + result->jitter;
+		while ((result->begin = now_ns()) < until)
 			;
-		actor_round(actor, call);
-		call->end = now();
+		actor_round(actor, result);
+		result->end = now_ns();
 	}
 	return NULL;
 }
@@ -93,11 +98,12 @@ int main(int argc, char **argv)
 	plan = plan_read(argv[1]);
 	threads = calloc(plan->nactors + 1, sizeof(*threads));
 	if (!threads)
-		die("threads:", "memory");
+		die("threads", "memory");
 	for (i = 0; i < plan->nactors; i++) {
-		errno = pthread_create(&threads[i], NULL, work, &plan->actors[i]);
+		errno = pthread_create(&threads[i], NULL, actor_thread,
+				       &plan->actors[i]);
 		if (errno)
-			die("thread", "");
+			die("pthread_create", "");
 	}
 	for (i = 0; i < plan->nactors; i++)
 		pthread_join(threads[i], NULL);
@@ -106,7 +112,8 @@ int main(int argc, char **argv)
 	if (!out)
 		die("results", argv[2]);
 	for (i = 0; i < plan->nactors; i++)
-		fwrite(plan->actors[i].calls, sizeof(struct call), plan->rounds, out);
+		fwrite(plan->actors[i].results, sizeof(struct round_result),
+		       plan->rounds, out);
 	if (fclose(out))
 		die("results", argv[2]);
 	return 0;

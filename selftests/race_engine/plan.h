@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The engine's plan, as fixtures/guest/race/native_race_plan.py writes it: numbers of 32 bits in
- * the machine's order, and blobs, each with its length before it.
+/*
+ * The plan that the race engine executes, as written by
+ * fixtures/guest/race/native_race_plan.py: 32-bit numbers in host byte order,
+ * and blobs, each preceded by its length.
  *
- *	magic, version, rounds, seed (two numbers), jitter in ns, patience in s
- *	number of threads, and of each
- *		cpu, how often a round does its steps, namespace (a path, or empty)
- *		number of sockets, and of each
- *			domain, protocol, ifindex, namespace (as the thread's)
- *		number of buffers: blobs
- *		number of steps, and of each
- *			what, four arguments, forgiven errno, steps then skipped
+ *	magic, version, number of rounds, seed (64 bits), jitter in ns,
+ *	barrier timeout in s
+ *	number of actors, and for each actor:
+ *		cpu, repetitions of its steps per round, netns (a path, or empty)
+ *		number of sockets, and for each socket:
+ *			domain, protocol, ifindex, netns (a path, or empty)
+ *		number of buffers, and for each buffer: a blob
+ *		number of steps, and for each step:
+ *			kind, four arguments, tolerated errno, number of
+ *			steps to skip after that errno
  *			data: a blob
- *			number of links: into the data, at, kind, which
+ *			number of fixups, and for each fixup:
+ *				offset in data, kind, register or buffer
  */
 #ifndef PLAN_H
 #define PLAN_H
@@ -24,23 +29,24 @@
 #define REGISTERS	8
 
 enum step_kind {
-	STEP_BPF,	/* command, register for the result or NONE, kept or not */
+	STEP_BPF,	/* command, register for the result or NONE, persistent */
 	STEP_CLOSE,	/* register */
-	STEP_NETLINK,	/* socket, acknowledgements expected */
+	STEP_NETLINK,	/* socket, expected number of acks */
 	STEP_SEND,	/* socket */
-	STEP_LOAD,	/* register with the file; data: parameters */
-	STEP_UNLOAD,	/* data: name */
+	STEP_LOAD,	/* register with the module file; data: parameters */
+	STEP_UNLOAD,	/* data: module name */
 	STEP_OPEN,	/* register; data: path */
-	STEP_EXPECT,	/* buffer, offset; data: what has to be there */
+	STEP_EXPECT,	/* buffer, offset; data: expected content */
 	STEP_KINDS
 };
 
 #define NONE	UINT32_MAX
 
-enum link_kind {
-	LINK_REGISTER,	/* 32 bits: the descriptor in a register */
-	LINK_BUFFER,	/* 64 bits: the address of a buffer */
-	LINK_KINDS
+/* A fixup writes a value into a step's data before the step is executed. */
+enum fixup_kind {
+	FIXUP_FD,	/* 32 bits: the descriptor in a register */
+	FIXUP_BUFFER,	/* 64 bits: the address of a buffer */
+	FIXUP_KINDS
 };
 
 struct blob {
@@ -48,23 +54,23 @@ struct blob {
 	uint8_t *data;
 };
 
-struct link {
-	uint32_t at;
+struct fixup {
+	uint32_t offset;
 	uint32_t kind;
-	uint32_t which;
+	uint32_t number;
 };
 
 struct step {
 	uint32_t kind;
 	uint32_t arg[4];
-	int32_t forgive;
+	int32_t tolerate;
 	uint32_t skip;
 	struct blob data;
-	uint32_t nlinks;
-	struct link *links;
+	uint32_t nfixups;
+	struct fixup *fixups;
 };
 
-struct endpoint {
+struct actor_socket {
 	uint32_t domain;
 	uint32_t protocol;
 	uint32_t ifindex;
@@ -72,12 +78,12 @@ struct endpoint {
 	int fd;
 };
 
-/* One thread's part in one round; what the results file is made of. */
-struct call {
+/* Result of one actor in one round; written to the results file as is. */
+struct round_result {
 	uint64_t begin;
 	uint64_t end;
 	int32_t error;
-	uint32_t forgiven;
+	uint32_t tolerated;
 	uint64_t jitter;
 };
 
@@ -86,30 +92,30 @@ struct actor {
 	uint32_t times;
 	char *netns;
 	uint32_t nsockets;
-	struct endpoint *sockets;
+	struct actor_socket *sockets;
 	uint32_t nbuffers;
 	struct blob *buffers;
 	uint32_t nsteps;
 	struct step *steps;
 
 	int reg[REGISTERS];
-	/* those that stay open from round to round */
-	int kept[REGISTERS];
-	struct call *calls;
+	/* descriptors that stay open from one round to the next */
+	int persistent[REGISTERS];
+	struct round_result *results;
 };
 
 struct plan {
 	uint32_t rounds;
 	uint64_t seed;
 	uint32_t jitter_ns;
-	uint32_t patience_s;
+	uint32_t timeout_s;
 	uint32_t nactors;
 	struct actor *actors;
 };
 
-void die(const char *what, const char *which) __attribute__((noreturn));
+void die(const char *what, const char *detail) __attribute__((noreturn));
 struct plan *plan_read(const char *path);
 int actor_setup(struct actor *actor);
-void actor_round(struct actor *actor, struct call *call);
+void actor_round(struct actor *actor, struct round_result *result);
 
 #endif

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The native engine on this machine: what a plan says is what happens, and is what is told."""
+"""The native race engine, run on the host: it executes its plan and reports the outcomes."""
 
 import errno
 import os
@@ -20,18 +20,18 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _use_it(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _engine_path(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWMAP_ENGINE", str(program))
 
 
-def _thread(name: str, place: int = 0) -> native_race_plan.Thread:
+def _thread(name: str, cpu: int = 0) -> native_race_plan.Thread:
     cpus = sorted(os.sched_getaffinity(0))
-    if place >= len(cpus):
-        pytest.skip(f"{place + 1} threads need as many CPUs")
-    return native_race_plan.Thread(name, cpus[place])
+    if cpu >= len(cpus):
+        pytest.skip(f"{cpu + 1} threads need as many CPUs")
+    return native_race_plan.Thread(name, cpus[cpu])
 
 
-def test_outcomes_are_those_of_the_steps() -> None:
+def test_outcome_is_result_of_steps() -> None:
     thread = _thread("one")
     content = thread.buffer(b"as it is")
     thread.expect(content, 3, b"it")
@@ -43,7 +43,7 @@ def test_outcomes_are_those_of_the_steps() -> None:
         native_race.run([thread], ROUNDS)
 
 
-def test_first_failure_ends_the_round() -> None:
+def test_first_failing_step_ends_round() -> None:
     thread = _thread("one")
     content = thread.buffer(b"as it is")
     thread.expect(content, 0, b"is")
@@ -51,7 +51,7 @@ def test_first_failure_ends_the_round() -> None:
     assert native_race.run([thread], ROUNDS).outcomes("one") == {"EILSEQ": ROUNDS}
 
 
-def test_forgiven_failure_jumps_over_what_depends_on_it() -> None:
+def test_tolerated_errno_skips_dependent_steps() -> None:
     thread = _thread("one")
     content = thread.buffer(b"as it is")
     thread.expect(content, 0, b"other", forgive=errno.EILSEQ, skip=1)
@@ -62,7 +62,7 @@ def test_forgiven_failure_jumps_over_what_depends_on_it() -> None:
     assert report.forgiven == {"one": 3 * ROUNDS}
 
 
-def test_threads_meet() -> None:
+def test_rounds_of_two_threads_overlap() -> None:
     threads = [_thread("one"), _thread("other", 1)]
     for thread in threads:
         content = thread.buffer(bytes(64))
@@ -75,7 +75,7 @@ def test_threads_meet() -> None:
     assert all(call.begin <= call.end for calls in report.calls.values() for call in calls)
 
 
-def test_same_seed_repeats_the_plan() -> None:
+def test_same_seed_repeats_waits() -> None:
     threads = [_thread("one"), _thread("other", 1)]
     first, again, another = (native_race.run(threads, ROUNDS, seed=seed) for seed in (7, 7, 8))
     assert first.seed == again.seed == 7
@@ -85,16 +85,16 @@ def test_same_seed_repeats_the_plan() -> None:
     assert len(set(first.jitters["one"])) > ROUNDS // 2
 
 
-@pytest.mark.parametrize("damage", ["shorter", "longer", "another version"])
-def test_damaged_plan_is_refused(program: Path, tmp_path: Path, damage: str) -> None:
-    whole = native_race_plan.packed([_thread("one")], 5, 7, 0.0, 1.0)
-    if damage == "shorter":
-        whole = whole[:-1]
-    elif damage == "longer":
-        whole += b"x"
+@pytest.mark.parametrize("damage", ["truncated", "trailing_data", "wrong_version"])
+def test_damaged_plan_is_rejected(program: Path, tmp_path: Path, damage: str) -> None:
+    plan = native_race_plan.packed([_thread("one")], 5, 7, 0.0, 1.0)
+    if damage == "truncated":
+        plan = plan[:-1]
+    elif damage == "trailing_data":
+        plan += b"x"
     else:
-        whole = whole[:4] + b"\xff" + whole[5:]
-    (tmp_path / "plan").write_bytes(whole)
+        plan = plan[:4] + b"\xff" + plan[5:]
+    (tmp_path / "plan").write_bytes(plan)
     done = subprocess.run(
         [program, tmp_path / "plan", tmp_path / "results"],
         capture_output=True,
@@ -102,5 +102,5 @@ def test_damaged_plan_is_refused(program: Path, tmp_path: Path, damage: str) -> 
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("engine: plan:")
+    assert done.stderr.startswith("race_engine: plan:")
     assert not (tmp_path / "results").exists()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A race that did not happen, or that went wrong, is not passed off as one that went well."""
+"""A race without overlap, with an unexpected outcome or a failed actor is a failure."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from fixtures.guest.race import python_race
 from fixtures.guest.race.python_race import Call, Report
 
 two_cpus = pytest.mark.skipif(
-    len(os.sched_getaffinity(0)) < 2, reason="races need two CPUs; this machine gives one"
+    len(os.sched_getaffinity(0)) < 2, reason="races need two CPUs; this machine has one"
 )
 
 
@@ -19,20 +19,20 @@ def _report(*pairs: tuple[Call, Call]) -> Report:
     return Report(7, {"one": [a for a, _ in pairs], "other": [b for _, b in pairs]})
 
 
-def test_overlap_is_measured() -> None:
-    met = (Call(0, 10, 0), Call(5, 15, 0))
-    missed = (Call(0, 10, 0), Call(10, 15, 0))
-    report = _report(met, missed, met)
+def test_overlapping_rounds_are_counted() -> None:
+    overlapping = (Call(0, 10, 0), Call(5, 15, 0))
+    disjoint = (Call(0, 10, 0), Call(10, 15, 0))
+    report = _report(overlapping, disjoint, overlapping)
     assert (report.rounds, report.overlaps) == (3, 2)
 
 
-def test_actors_that_never_met_fail() -> None:
+def test_race_without_overlap_fails() -> None:
     report = _report((Call(0, 1, 0), Call(2, 3, 0)))
-    with pytest.raises(AssertionError, match="hardly met"):
+    with pytest.raises(AssertionError, match="overlapped in too few rounds"):
         report.require({"one": {"ok"}, "other": {"ok"}})
 
 
-def test_answer_that_is_not_allowed_fails_and_the_seed_is_named() -> None:
+def test_unexpected_outcome_fails_with_seed() -> None:
     report = _report((Call(0, 9, errno.EBUSY), Call(2, 3, 0)))
     with pytest.raises(AssertionError, match=r"one got \['EBUSY'\](.|\n)*seed 7"):
         report.require({"one": {"ok"}, "other": {"ok"}})
@@ -40,7 +40,7 @@ def test_answer_that_is_not_allowed_fails_and_the_seed_is_named() -> None:
 
 
 @two_cpus
-def test_run_gathers_the_answers() -> None:
+def test_run_collects_outcomes() -> None:
     def refuse(number: int) -> None:
         if number % 2:
             raise FileNotFoundError(errno.ENOENT, "not there")
@@ -52,15 +52,15 @@ def test_run_gathers_the_answers() -> None:
 
 
 @two_cpus
-def test_actor_that_fails_fails_the_race_and_holds_nobody_up() -> None:
-    def break_down(_: int) -> None:
+def test_failing_actor_fails_race_without_blocking_others() -> None:
+    def fail(_: int) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(child_process.ChildFailed, match="ZeroDivisionError"):
-        python_race.run({"one": break_down, "other": lambda _: None}, 1000)
+        python_race.run({"one": fail, "other": lambda _: None}, 1000)
 
 
-def test_child_that_dies_is_told_from_one_that_raises() -> None:
+def test_killed_child_is_distinguished_from_exception() -> None:
     with pytest.raises(child_process.ChildFailed, match="died with wait status"):
         child_process.in_child(lambda: os._exit(3))
     assert child_process.in_child(os.getpid) != os.getpid()

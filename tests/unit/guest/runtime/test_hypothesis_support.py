@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Random examples: the same from the same seed, and a failure leaves all that it should."""
+"""Hypothesis runs: repeatable by seed, and a failure leaves a test and the database."""
 
 import random
 import tarfile
@@ -13,7 +13,7 @@ from fixtures.guest.runtime import hypothesis_support
 
 
 class Counter(RuleBasedStateMachine):
-    """Counts, and cannot count to six."""
+    """Counts in steps of two, and fails above four."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,23 +30,23 @@ class Counter(RuleBasedStateMachine):
 
 
 @pytest.fixture(autouse=True)
-def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+def _default_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ARTEFACTS", "DEADLINE_SCALE", "EFFORT", "EXAMPLES"):
         monkeypatch.delenv(f"FLOWMAP_{name}", raising=False)
 
 
-def _tried(seed: int) -> list[int]:
-    seen: list[int] = []
+def _tried_examples(seed: int) -> list[int]:
+    tried: list[int] = []
 
     def attempt(item: int) -> None:
-        seen.append(item)
+        tried.append(item)
 
     random.seed(seed)
     hypothesis_support.explore(attempt, 20, item=st.integers(0, 1 << 60))
-    return seen
+    return tried
 
 
-def test_shortest_sequence_is_told_as_a_test() -> None:
+def test_failing_state_machine_has_shortest_sequence_as_test() -> None:
     random.seed(1)
     with pytest.raises(AssertionError) as failure:
         hypothesis_support.explore_machine(Counter, 100, 20)
@@ -55,14 +55,14 @@ def test_shortest_sequence_is_told_as_a_test() -> None:
     code = text.removeprefix("As a test:\n\n")
     assert code.count("state.add(by=2)") == 3
     assert "reset" not in code
-    # It can be run as it is, and fails as it did.
+    # The printed test is executable and fails in the same way.
     scope: dict[str, object] = {}
     exec(code.replace(f"from {Counter.__module__} import Counter", ""), {"Counter": Counter}, scope)
     with pytest.raises(AssertionError):
         scope["test_replayed"]()  # type: ignore[operator]
 
 
-def test_database_is_among_the_artefacts_and_can_be_fed_back(
+def test_failure_archives_database_that_can_be_replayed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def attempt(item: int) -> None:
@@ -71,10 +71,12 @@ def test_database_is_among_the_artefacts_and_can_be_fed_back(
     monkeypatch.setenv("FLOWMAP_ARTEFACTS", str(tmp_path))
     with pytest.raises(AssertionError):
         hypothesis_support.explore(attempt, 50, item=st.integers(0, 1 << 60))
-    # One example is 0, the simplest, which passes.
+    # A single example is the simplest one, 0, which passes.
     hypothesis_support.explore(attempt, 1, item=st.integers(0, 1 << 60))
     with tarfile.open(tmp_path / hypothesis_support.DATABASE) as archive:
-        archive.extraction_filter = lambda member, _path: member  # Python 3.11.2 knows no other
+        archive.extraction_filter = lambda member, _path: (
+            member
+        )  # Python 3.11.2 has no argument for it
         archive.extractall(tmp_path)
 
     monkeypatch.setenv("FLOWMAP_EXAMPLES", str(tmp_path / "examples"))
@@ -82,26 +84,26 @@ def test_database_is_among_the_artefacts_and_can_be_fed_back(
         hypothesis_support.explore(attempt, 1, item=st.integers(0, 1 << 60))
 
 
-def test_nothing_is_left_where_nothing_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_passing_run_writes_no_artefact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWMAP_ARTEFACTS", str(tmp_path))
     hypothesis_support.explore(lambda item: None, 5, item=st.booleans())  # noqa: ARG005
     assert list(tmp_path.iterdir()) == []
 
 
-def test_seed_decides_the_examples() -> None:
-    assert _tried(3) == _tried(3)
-    assert _tried(3) != _tried(4)
+def test_examples_depend_only_on_seed() -> None:
+    assert _tried_examples(3) == _tried_examples(3)
+    assert _tried_examples(3) != _tried_examples(4)
 
 
 @pytest.mark.parametrize(("scale", "count"), [("1", 40), ("3", 40), ("15", 8), ("999", 1)])
-def test_slow_kernels_try_fewer(monkeypatch: pytest.MonkeyPatch, scale: str, count: int) -> None:
+def test_examples_reduced_on_slow_kernels(
+    monkeypatch: pytest.MonkeyPatch, scale: str, count: int
+) -> None:
     monkeypatch.setenv("FLOWMAP_DEADLINE_SCALE", scale)
     assert hypothesis_support.affordable(40) == count
 
 
-def test_effort_is_more_of_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = _tried(3)
+def test_iterations_scale_increases_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = _tried_examples(3)
     monkeypatch.setenv("FLOWMAP_EFFORT", "4")
-    assert len(_tried(3)) > 2 * len(plain)
+    assert len(_tried_examples(3)) > 2 * len(plain)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What stayed is named; what is merely different is not a leak."""
+"""Leaks are listed by kind and number; other changes of the kernel's state are not leaks."""
 
 import os
 import time
@@ -11,9 +11,9 @@ import pytest
 from fixtures.guest.core import child_process
 from fixtures.guest.net import netns
 from fixtures.guest.runtime import leak_check
-from fixtures.guest.runtime.leak_check import Baseline
+from fixtures.guest.runtime.leak_check import KernelState
 
-BEFORE = Baseline(
+BEFORE = KernelState(
     modules={"nf_flow_table": 0},
     namespaces=frozenset({"old"}),
     namespace_count=2,
@@ -26,11 +26,11 @@ BEFORE = Baseline(
 )
 
 
-def test_same_is_no_leak() -> None:
+def test_equal_states_are_no_leak() -> None:
     assert leak_check.difference(BEFORE, BEFORE) == []
 
 
-def test_less_and_free_modules_are_no_leak() -> None:
+def test_fewer_objects_and_unused_modules_are_no_leak() -> None:
     after = replace(
         BEFORE,
         modules={"nf_flow_table": 0, "nft_flow_offload": 0},
@@ -42,7 +42,7 @@ def test_less_and_free_modules_are_no_leak() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "line"),
     [
         ({"modules": {"nf_flow_table": 2}}, "module nf_flow_table: 2 reference(s)"),
         ({"modules": {"new": 1}}, "module new: 1 reference(s)"),
@@ -59,47 +59,47 @@ def test_less_and_free_modules_are_no_leak() -> None:
         ({"slabs": {"nf_conntrack": 12}}, "slab nf_conntrack: 2 object(s)"),
     ],
 )
-def test_more_is_named(change: dict[str, object], named: str) -> None:
+def test_additional_object_is_listed(change: dict[str, object], line: str) -> None:
     after = replace(BEFORE, **change)  # type: ignore[arg-type]  # one field at a time
-    assert leak_check.difference(BEFORE, after) == [named]
+    assert leak_check.difference(BEFORE, after) == [line]
 
 
-def test_struct_net_is_freed_with_the_next_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_struct_net_is_freed_by_next_netns_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
     before = replace(BEFORE, slabs={"net_namespace": 1})
-    waiting = replace(before, slabs={"net_namespace": 4})
+    pending = replace(before, slabs={"net_namespace": 4})
     flushed = replace(before, slabs={"net_namespace": 2})
-    looks = iter([waiting, flushed])
-    gone: list[object] = []
-    monkeypatch.setattr(leak_check, "take", lambda: next(looks))
+    states = iter([pending, flushed])
+    cycled: list[object] = []
+    monkeypatch.setattr(leak_check, "take", lambda: next(states))
     monkeypatch.setattr(leak_check, "kmemleak", lambda _: [])
-    monkeypatch.setattr(child_process, "in_child", gone.append)
+    monkeypatch.setattr(child_process, "in_child", cycled.append)
     assert leak_check.compare(before) == []
-    assert gone == [leak_check._stir]
+    assert cycled == [leak_check._cycle_netns]
 
 
-def test_spare_namespace_takes_them_along_and_leaves_nothing_to_allow_for(
+def test_spare_netns_is_used_before_creating_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before = replace(BEFORE, slabs={"net_namespace": 2})  # one of them is the spare's
-    looks = iter([4, 2, 5, 3, 3])
-    gone: list[object] = []
+    before = replace(BEFORE, slabs={"net_namespace": 2})  # one of them is the spare netns
+    states = iter([4, 2, 5, 3, 3])
+    cycled: list[object] = []
     monkeypatch.setattr(
-        leak_check, "take", lambda: replace(before, slabs={"net_namespace": next(looks, 3)})
+        leak_check, "take", lambda: replace(before, slabs={"net_namespace": next(states, 3)})
     )
     monkeypatch.setattr(leak_check, "kmemleak", lambda _: [])
-    monkeypatch.setattr(child_process, "in_child", gone.append)
+    monkeypatch.setattr(child_process, "in_child", cycled.append)
     monkeypatch.setattr(netns, "open_new", lambda: os.open("/dev/null", os.O_RDONLY))
-    spare = leak_check.Spare()
+    spare = leak_check.SpareNetns()
     assert leak_check.compare(before, spare=spare) == []
-    assert not gone
-    # The next test in this machine finds it used up, and one that stays is still a leak.
+    assert not cycled
+    # The next test in this VM has no spare netns; a struct net that stays is still a leak.
     assert leak_check.compare(before, seconds=0.2, spare=spare) == [
         "slab net_namespace: 1 object(s)"
     ]
-    assert gone
+    assert cycled
 
 
-def test_struct_net_that_stays_is_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_struct_net_that_is_never_freed_is_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
     before = replace(BEFORE, slabs={"net_namespace": 1})
     monkeypatch.setattr(leak_check, "take", lambda: replace(before, slabs={"net_namespace": 3}))
     monkeypatch.setattr(leak_check, "kmemleak", lambda _: [])
@@ -107,20 +107,20 @@ def test_struct_net_that_stays_is_a_leak(monkeypatch: pytest.MonkeyPatch) -> Non
     assert leak_check.compare(before, seconds=0.1) == ["slab net_namespace: 2 object(s)"]
 
 
-def test_compare_waits_for_what_is_freed_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = iter([replace(BEFORE, maps=frozenset({1, 2})), BEFORE])
-    monkeypatch.setattr(leak_check, "take", lambda: next(looks))
+def test_leak_check_waits_for_late_frees(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = iter([replace(BEFORE, maps=frozenset({1, 2})), BEFORE])
+    monkeypatch.setattr(leak_check, "take", lambda: next(states))
     monkeypatch.setattr(leak_check, "kmemleak", lambda _: [])
     assert leak_check.compare(BEFORE) == []
 
 
-def test_compare_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leak_check_reports_after_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leak_check, "take", lambda: replace(BEFORE, maps=frozenset({1, 2})))
     monkeypatch.setattr(leak_check, "kmemleak", lambda _: ["kmemleak: unreferenced object"])
     assert leak_check.compare(BEFORE, seconds=0) == ["BPF map 2", "kmemleak: unreferenced object"]
 
 
-def test_kmemleak_is_asked_when_what_the_test_allocated_is_old_enough(
+def test_kmemleak_scan_waits_for_minimum_age(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "kmemleak"

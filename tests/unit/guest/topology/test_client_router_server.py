@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Names and rulesets of router configurations."""
+
+import pytest
+
+from fixtures.guest.topology import client_router_server
+from fixtures.guest.topology.client_router_server import Plan
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (Plan(), "plain"),
+        (Plan(nat="masquerade"), "masquerade"),
+        (Plan(nat="snat+dnat", vlans=(7,)), "snat+dnat-vlan7"),
+        (Plan(tables="split"), "split"),
+    ],
+    ids=["plain", "masquerade", "snat-dnat-vlan", "split"],
+)
+def test_config_str_is_readable_name(config: Plan, name: str) -> None:
+    assert str(config) == name
+
+
+def test_ruleset_matches_config() -> None:
+    plain = client_router_server.ruleset(Plan())
+    assert "flow add @ft" in plain
+    assert "nat" not in plain
+    both = client_router_server.ruleset(Plan(nat="snat+dnat"))
+    assert "snat ip to 203.0.113.77" in both
+    assert "dnat ip6 to 2001:db8:2::2" in both
+    assert client_router_server.ruleset(Plan(tables="split")).count("flowtable ft") == 3
+    assert "flow add" not in client_router_server.ruleset(Plan(tables="none"))
