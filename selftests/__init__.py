@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tests that run inside the kernel under test; see docs/contract.md for what they cover."""
+"""Tests that run in the guest, in the kernel under test; docs/contract.md lists their clauses."""

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * How long a function of the kernel takes, each time that it is called: one pair of programs
- * for each function.  `calibrate` is the same pair around a function that does next to nothing.
+ * Measure the duration of each call of a kernel function, with one pair of fentry and fexit
+ * programs per function. `calibrate` measures a function that does almost nothing: the cost of the
+ * measurement itself.
  */
 #include "vmlinux.h"
 
@@ -14,9 +15,9 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u64);
-} began SEC(".maps");
+} entry_time SEC(".maps");
 
-/* Slot 0 counts the calls. */
+/* Slot 0: number of calls. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -34,26 +35,26 @@ struct {
 static __always_inline int enter(void)
 {
 	__u32 slot = 0;
-	__u64 *at = bpf_map_lookup_elem(&began, &slot);
+	__u64 *start = bpf_map_lookup_elem(&entry_time, &slot);
 
-	if (at)
-		*at = bpf_ktime_get_ns();
+	if (start)
+		*start = bpf_ktime_get_ns();
 	return 0;
 }
 
 static __always_inline int leave(void)
 {
-	__u64 now = bpf_ktime_get_ns(), *at, *number, *sample;
+	__u64 now = bpf_ktime_get_ns(), *start, *number, *sample;
 	__u32 slot = 0;
 
-	at = bpf_map_lookup_elem(&began, &slot);
+	start = bpf_map_lookup_elem(&entry_time, &slot);
 	number = bpf_map_lookup_elem(&calls, &slot);
-	if (!at || !number)
+	if (!start || !number)
 		return 0;
 	slot = (*number)++ & (SAMPLES - 1);
 	sample = bpf_map_lookup_elem(&samples, &slot);
 	if (sample)
-		*sample = now - *at;
+		*sample = now - *start;
 	return 0;
 }
 

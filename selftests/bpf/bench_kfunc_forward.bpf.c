@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What the flow map's forwarder is measured against: the kernel's bpf_xdp_flow_lookup() says
- * whether there is a flow, bpf_fib_lookup() where it goes and to whom.  IPv4 without NAT; no
- * more than a packet of the benchmark needs.
+ * Baseline for the flow map's forwarder in the benchmarks: bpf_xdp_flow_lookup() checks that there
+ * is a flow, bpf_fib_lookup() returns the egress device and the next hop. It handles only what
+ * packets of the benchmark need: IPv4 without NAT.
  */
 #include "vmlinux.h"
 
@@ -24,7 +24,8 @@ int by_kfunc(struct xdp_md *ctx)
 	struct flow_key key = {};
 	__u32 check;
 
-	if (!parse(ctx, &key) || key.l3proto != AF_INET || (void *)(ip + 1) > end || ip->ttl <= 1)
+	if (!parse_key(ctx, &key) || key.l3proto != AF_INET ||
+	    (void *)(ip + 1) > end || ip->ttl <= 1)
 		return XDP_PASS;
 	fib.family = AF_INET;
 	fib.l4_protocol = key.l4proto;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * One lookup each, to be run many times over by BPF_PROG_TEST_RUN: what a run costs beyond one
- * of `nothing` is the lookup.  All take their question from the same list, one after the other,
- * so that with many flows each run asks for another one; keys are ready to be used.
+ * Programs that make one lookup each, run many times by BPF_PROG_TEST_RUN. The cost of a lookup is
+ * the cost of a run minus the cost of a run of `baseline`. All programs take the prepared arguments
+ * of the next lookup from the same array, so that with many flows each run looks up another flow.
  */
 #include "vmlinux.h"
 
@@ -11,22 +11,22 @@
 #include "flowmap.h"
 #include "kfunc.h"
 
-#define QUESTIONS 1024 /* a power of two */
+#define LOOKUPS 1024 /* a power of two */
 
-struct question {
+struct prepared_lookup {
 	struct flow_key key;
 	__u32 padding;
-	struct bpf_fib_lookup tuple; /* the same for the kfunc */
+	struct bpf_fib_lookup tuple; /* the same flow, for the kfunc */
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, QUESTIONS);
+	__uint(max_entries, LOOKUPS);
 	__type(key, __u32);
-	__type(value, struct question);
-} questions SEC(".maps");
+	__type(value, struct prepared_lookup);
+} lookup_args SEC(".maps");
 
-/* Slot 0: the number of the next question; slot 1: how many were answered. */
+/* Slot 0: number of the next lookup; slot 1: number of hits. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 2);
@@ -34,67 +34,66 @@ struct {
 	__type(value, __u64);
 } state SEC(".maps");
 
-/* As large as the flow map's, and as many as fit: what a user would keep flows in otherwise. */
+/* A plain hash map with keys and values of the same size, for comparison. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, QUESTIONS);
+	__uint(max_entries, LOOKUPS);
 	__type(key, struct flow_key);
 	__type(value, struct flow_value);
-} plain SEC(".maps");
+} plain_hash SEC(".maps");
 
-static __always_inline struct question *ask(void)
+static __always_inline struct prepared_lookup *next_args(void)
 {
 	__u32 slot = 0;
 	__u64 *next = bpf_map_lookup_elem(&state, &slot);
 
 	if (!next)
 		return NULL;
-	slot = (*next)++ & (QUESTIONS - 1);
-	return bpf_map_lookup_elem(&questions, &slot);
+	slot = (*next)++ & (LOOKUPS - 1);
+	return bpf_map_lookup_elem(&lookup_args, &slot);
 }
 
-static __always_inline int told(bool found)
+static __always_inline int count_hit(bool hit)
 {
 	__u32 slot = 1;
-	__u64 *answered = bpf_map_lookup_elem(&state, &slot);
+	__u64 *hits = bpf_map_lookup_elem(&state, &slot);
 
-	if (answered && found)
-		(*answered)++;
+	if (hits && hit)
+		(*hits)++;
 	return XDP_PASS;
 }
 
 SEC("xdp")
-int nothing(struct xdp_md *ctx)
+int baseline(struct xdp_md *ctx)
 {
-	struct question *question = ask();
+	struct prepared_lookup *args = next_args();
 
-	return told(question);
+	return count_hit(args);
 }
 
 SEC("xdp")
 int by_flowmap(struct xdp_md *ctx)
 {
-	struct question *question = ask();
+	struct prepared_lookup *args = next_args();
 
-	return told(question && bpf_map_lookup_elem(&flows, &question->key));
+	return count_hit(args && bpf_map_lookup_elem(&flows, &args->key));
 }
 
 SEC("xdp")
 int by_hash(struct xdp_md *ctx)
 {
-	struct question *question = ask();
+	struct prepared_lookup *args = next_args();
 
-	return told(question && bpf_map_lookup_elem(&plain, &question->key));
+	return count_hit(args && bpf_map_lookup_elem(&plain_hash, &args->key));
 }
 
 SEC("xdp")
 int by_kfunc(struct xdp_md *ctx)
 {
 	struct bpf_flowtable_opts___local opts = {};
-	struct question *question = ask();
+	struct prepared_lookup *args = next_args();
 
-	return told(question &&
-		    bpf_xdp_flow_lookup(ctx, &question->tuple, &opts, sizeof(opts)));
+	return count_hit(args && bpf_xdp_flow_lookup(ctx, &args->tuple, &opts, sizeof(opts)));
 }
 
 char LICENSE[] SEC("license") = "GPL";

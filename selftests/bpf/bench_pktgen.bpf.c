@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Makes packets of many UDP flows out of one, for BPF_PROG_TEST_RUN with live frames, and takes
- * them away again where they come out.  Flow N has the client's address + N / 16384 and the
- * client's port 1024 + N % 16384.
+ * Packet generator and sink for the forwarding benchmarks. One program generates packets of many
+ * UDP flows, for BPF_PROG_TEST_RUN with live frames; others count and drop the forwarded packets.
+ * Flow N has the client address + N / 16384 and the client port 1024 + N % 16384.
  */
 #include "vmlinux.h"
 
@@ -11,22 +11,22 @@
 
 #include "counters.h"
 
-#define PORTS 16384 /* of one address; a power of two */
+#define PORTS 16384 /* ports per client address; a power of two */
 #define FIRST_PORT 1024
 #define ETH_P_IP 0x0800
 #define TC_ACT_SHOT 2
-#define HEADERS 42 /* Ethernet, IPv4, UDP */
+#define HEADERS_LEN 42 /* Ethernet, IPv4, UDP */
 
-enum counter { MADE, ARRIVED, DROPPED };
+enum counter { GENERATED, ARRIVED, DROPPED };
 
-struct plan {
+struct pktgen_config {
 	__u64 next; /* number of the next packet */
-	__u32 first; /* flows of this run: the first, and how many */
-	__u32 flows;
+	__u32 first; /* first flow of this run */
+	__u32 flows; /* number of flows of this run */
 	__u32 reply; /* whether the client is the destination */
-	__u32 action; /* XDP_PASS: straight into the stack; XDP_TX: onto the wire */
-	__u32 client; /* address of flow 0's client, in host order */
-	__u8 headers[HEADERS];
+	__u32 action; /* XDP_PASS: into the stack; XDP_TX: out of the device */
+	__u32 client; /* client address of flow 0, in host byte order */
+	__u8 headers[HEADERS_LEN];
 	__u8 padding[2];
 };
 
@@ -34,39 +34,39 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct plan);
-} plan SEC(".maps");
+	__type(value, struct pktgen_config);
+} pktgen_config SEC(".maps");
 
 SEC("xdp")
-int flood(struct xdp_md *ctx)
+int generate(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;
 	struct iphdr *ip = (void *)(eth + 1);
 	struct udphdr *udp = (void *)(ip + 1);
-	struct plan *own;
+	struct pktgen_config *config;
 	__u32 slot = 0, flow, sum;
 	__be32 client;
 	__be16 port;
 
-	own = bpf_map_lookup_elem(&plan, &slot);
-	if (!own || (void *)(udp + 1) > end || !own->flows)
+	config = bpf_map_lookup_elem(&pktgen_config, &slot);
+	if (!config || (void *)(udp + 1) > end || !config->flows)
 		return XDP_ABORTED;
-	flow = own->first + (__u32)own->next % own->flows;
-	own->next++;
+	flow = config->first + (__u32)config->next % config->flows;
+	config->next++;
 
-	/* Frames are used again as others left them. */
-	__builtin_memcpy(data, own->headers, HEADERS);
-	client = bpf_htonl(own->client + flow / PORTS);
+	/* The kernel recycles frames with the contents that the stack left in them. */
+	__builtin_memcpy(data, config->headers, HEADERS_LEN);
+	client = bpf_htonl(config->client + flow / PORTS);
 	port = bpf_htons(FIRST_PORT + flow % PORTS);
-	if (own->reply) {
+	if (config->reply) {
 		ip->daddr = client;
 		udp->dest = port;
 	} else {
 		ip->saddr = client;
 		udp->source = port;
 	}
-	/* The template has no checksums; UDP needs none over IPv4. */
+	/* The template has no checksums. UDP over IPv4 does not need one. */
 	sum = 0;
 #pragma unroll
 	for (int i = 0; i < 10; i++)
@@ -74,12 +74,12 @@ int flood(struct xdp_md *ctx)
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	ip->check = ~sum;
-	count(MADE);
-	return own->action;
+	count(GENERATED);
+	return config->action;
 }
 
-/* Whatever else the kernel sends by itself is not counted. */
-static __always_inline void see(void *data, void *end)
+/* Count only UDP over IPv4, not other packets that the kernel sends by itself. */
+static __always_inline void count_arrived(void *data, void *end)
 {
 	struct ethhdr *eth = data;
 	struct iphdr *ip = (void *)(eth + 1);
@@ -89,23 +89,23 @@ static __always_inline void see(void *data, void *end)
 		count(ARRIVED);
 }
 
-/* Where frames come out: the other end of the wire. */
+/* Count and drop received frames; for the peer of the router's egress device. */
 SEC("xdp")
-int arrive(struct xdp_md *ctx)
+int count_rx(struct xdp_md *ctx)
 {
-	see((void *)(long)ctx->data, (void *)(long)ctx->data_end);
+	count_arrived((void *)(long)ctx->data, (void *)(long)ctx->data_end);
 	return XDP_DROP;
 }
 
-/* Where packets come out: the door of the driver. */
+/* Count and drop packets before the driver transmits them; for the egress device. */
 SEC("tc")
-int depart(struct __sk_buff *ctx)
+int count_tx(struct __sk_buff *ctx)
 {
-	see((void *)(long)ctx->data, (void *)(long)ctx->data_end);
+	count_arrived((void *)(long)ctx->data, (void *)(long)ctx->data_end);
 	return TC_ACT_SHOT;
 }
 
-/* Takes every packet at the router's door: what making them and bringing them there costs. */
+/* Drop every packet on the router's ingress device: measures the cost of the generator alone. */
 SEC("xdp")
 int drop(struct xdp_md *ctx)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What a program counts; the program says what each slot is. */
+/* Counters of a program; the program defines the meaning of each slot. */
 #ifndef COUNTERS_H
 #define COUNTERS_H
 
@@ -12,9 +12,9 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
-static __always_inline void count(__u32 which)
+static __always_inline void count(__u32 slot)
 {
-	__u64 *value = bpf_map_lookup_elem(&counters, &which);
+	__u64 *value = bpf_map_lookup_elem(&counters, &slot);
 
 	if (value)
 		__sync_fetch_and_add(value, 1);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The flow map, as `flows`, and its ABI as programs see it, written by hand from docs/contract.md, so that a
- * kernel whose layout differs is found out.  The names differ from the kernel's: its own
- * are in the type information of the module only, not in vmlinux.h.
+ * The flow map `flows` and its UAPI. The structures are written by hand from docs/contract.md, so
+ * that the tests detect a kernel with a different layout. Their names differ from the kernel's,
+ * whose structures are in the module's BTF only, not in vmlinux.h.
  */
 #ifndef FLOWMAP_H
 #define FLOWMAP_H
@@ -52,8 +52,8 @@ struct flow_value {
 	__be32 tun_dst[4];
 };
 
-_Static_assert(sizeof(struct flow_key) == 84, "key");
-_Static_assert(sizeof(struct flow_value) == 120, "value");
+_Static_assert(sizeof(struct flow_key) == 84, "size of struct flow_key");
+_Static_assert(sizeof(struct flow_value) == 120, "size of struct flow_value");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_FLOWMAP);

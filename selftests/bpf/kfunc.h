@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The kernel's own lookup; its types are in a module's type information, not in vmlinux.h. */
+/* The kfunc bpf_xdp_flow_lookup(); its types are in a module's BTF, not in vmlinux.h. */
 #ifndef KFUNC_H
 #define KFUNC_H
 

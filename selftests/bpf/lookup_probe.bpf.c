@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Programs of several types that look one given key up and write down what they found; the
- * packet that they are run on does not matter.
+ * Programs of several types that look up the key in lookup_key and write what they found to
+ * lookup_result. The packet that they run on does not matter.
  */
 #include "vmlinux.h"
 
@@ -11,9 +11,9 @@
 
 #define TC_ACT_OK 0
 
-struct answer {
-	__u32 asked;
-	__u32 found;
+struct lookup_result {
+	__u32 lookups; /* number of lookups so far */
+	__u32 hit; /* whether the last lookup found a value */
 	struct flow_value value;
 };
 
@@ -22,58 +22,58 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct flow_key);
-} question SEC(".maps");
+} lookup_key SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct answer);
-} answer SEC(".maps");
+	__type(value, struct lookup_result);
+} lookup_result SEC(".maps");
 
-static __always_inline void ask(void)
+static __always_inline void look_up(void)
 {
 	struct flow_value *value;
 	struct flow_key *key;
-	struct answer *out;
+	struct lookup_result *result;
 	__u32 slot = 0;
 
-	key = bpf_map_lookup_elem(&question, &slot);
-	out = bpf_map_lookup_elem(&answer, &slot);
-	if (!key || !out)
+	key = bpf_map_lookup_elem(&lookup_key, &slot);
+	result = bpf_map_lookup_elem(&lookup_result, &slot);
+	if (!key || !result)
 		return;
 	value = bpf_map_lookup_elem(&flows, key);
-	out->asked++;
-	out->found = !!value;
+	result->lookups++;
+	result->hit = !!value;
 	if (value)
-		out->value = *value;
+		result->value = *value;
 }
 
 SEC("xdp")
 int by_xdp(struct xdp_md *ctx)
 {
-	ask();
+	look_up();
 	return XDP_PASS;
 }
 
 SEC("tc")
 int by_tc(struct __sk_buff *ctx)
 {
-	ask();
+	look_up();
 	return TC_ACT_OK;
 }
 
 SEC("cgroup_skb/egress")
 int by_cgroup(struct __sk_buff *ctx)
 {
-	ask();
+	look_up();
 	return 1;
 }
 
 SEC("socket")
 int by_socket(struct __sk_buff *ctx)
 {
-	ask();
+	look_up();
 	return 0;
 }
 

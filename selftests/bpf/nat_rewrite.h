@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A packet made into what the router sends in its place: addresses, ports, TTL, checksums,
- * stations and tags, all as a value says.
+ * Rewrite a packet as the router forwards it: addresses, ports, TTL, checksums, MAC addresses and
+ * VLAN tags, all taken from a flow map value.
  */
-#ifndef REWRITE_H
-#define REWRITE_H
+#ifndef NAT_REWRITE_H
+#define NAT_REWRITE_H
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -12,17 +12,17 @@
 #include "flowmap.h"
 #include "packet_parse.h"
 
-#define TAG 4
+#define VLAN_TAG_LEN 4
 
-/* The parts of a packet that translation changes, as checksums see them. */
-struct tuple {
+/* The fields that NAT changes and that the TCP and UDP checksums cover. */
+struct nat_tuple {
 	__be32 src[4];
 	__be32 dst[4];
 	__be16 src_port;
 	__be16 dst_port;
 };
 
-static __always_inline __u16 folded(__u64 sum)
+static __always_inline __u16 csum_fold(__u64 sum)
 {
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
@@ -30,50 +30,51 @@ static __always_inline __u16 folded(__u64 sum)
 	return sum;
 }
 
-/* RFC 1624: the checksum of a text of which a part has changed. */
-static __always_inline __u16 changed(__u16 check, void *from, void *to, __u32 size)
+/* Update a checksum for changed data (RFC 1624). */
+static __always_inline __u16 csum_update(__u16 check, void *from, void *to, __u32 size)
 {
-	return ~folded(bpf_csum_diff(from, size, to, size, (__u16)~check));
+	return ~csum_fold(bpf_csum_diff(from, size, to, size, (__u16)~check));
 }
 
-/* The packet's length by its own account; 0 where that is more than there is. */
-static __always_inline __u32 length(struct xdp_md *ctx, const struct place *at, __u8 family,
-				    __u8 *ttl)
+/* Length of the IP packet from its header; 0 if the frame is shorter than that. */
+static __always_inline __u32 ip_length(struct xdp_md *ctx, const struct pkt_offsets *off,
+				       __u8 family, __u8 *ttl)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 told;
+	__u32 len;
 
 	if (family == AF_INET) {
-		struct iphdr *ip = data + at->l3;
+		struct iphdr *ip = data + off->l3;
 
 		if ((void *)(ip + 1) > end)
 			return 0;
-		told = bpf_ntohs(ip->tot_len);
+		len = bpf_ntohs(ip->tot_len);
 		*ttl = ip->ttl;
 	} else {
-		struct ipv6hdr *ip = data + at->l3;
+		struct ipv6hdr *ip = data + off->l3;
 
 		if ((void *)(ip + 1) > end)
 			return 0;
-		told = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+		len = bpf_ntohs(ip->payload_len) + sizeof(*ip);
 		*ttl = ip->hop_limit;
 	}
-	return at->l3 + told > end - data ? 0 : told;
+	return off->l3 + len > end - data ? 0 : len;
 }
 
-/* Addresses, ports, TTL and checksums; false where the packet is too short after all. */
-static __always_inline bool rewrite(struct xdp_md *ctx, const struct flow_key *key,
-				    const struct flow_value *value, const struct place *at)
+/* Rewrite addresses, ports, TTL and checksums; false if the packet is too short. */
+static __always_inline bool rewrite_l3_l4(struct xdp_md *ctx, const struct flow_key *key,
+					  const struct flow_value *value,
+					  const struct pkt_offsets *off)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct tuple from = {}, to = {};
-	__be16 *ports = data + at->l4;
+	struct nat_tuple from = {}, to = {};
+	__be16 *ports = data + off->l4;
 	__sum16 *check;
 
 	if (key->l4proto == IPPROTO_TCP)
-		check = data + at->l4 + offsetof(struct tcphdr, check);
+		check = data + off->l4 + offsetof(struct tcphdr, check);
 	else
-		check = data + at->l4 + offsetof(struct udphdr, check);
+		check = data + off->l4 + offsetof(struct udphdr, check);
 	if ((void *)(ports + 2) > end || (void *)(check + 1) > end)
 		return false;
 
@@ -87,7 +88,7 @@ static __always_inline bool rewrite(struct xdp_md *ctx, const struct flow_key *k
 	to.dst_port = value->dst_port;
 
 	if (key->l3proto == AF_INET) {
-		struct iphdr *ip = data + at->l3, old;
+		struct iphdr *ip = data + off->l3, old;
 
 		if ((void *)(ip + 1) > end)
 			return false;
@@ -95,9 +96,9 @@ static __always_inline bool rewrite(struct xdp_md *ctx, const struct flow_key *k
 		ip->ttl--;
 		ip->saddr = to.src[0];
 		ip->daddr = to.dst[0];
-		ip->check = changed(old.check, &old, ip, sizeof(old));
+		ip->check = csum_update(old.check, &old, ip, sizeof(old));
 	} else {
-		struct ipv6hdr *ip = data + at->l3;
+		struct ipv6hdr *ip = data + off->l3;
 
 		if ((void *)(ip + 1) > end)
 			return false;
@@ -108,17 +109,20 @@ static __always_inline bool rewrite(struct xdp_md *ctx, const struct flow_key *k
 
 	ports[0] = to.src_port;
 	ports[1] = to.dst_port;
-	/* A datagram without a checksum stays without; one whose checksum is zero says so. */
+	/* UDP: a zero checksum means none and stays zero; a computed zero is sent as 0xffff. */
 	if (key->l4proto == IPPROTO_TCP)
-		*check = changed(*check, &from, &to, sizeof(from));
+		*check = csum_update(*check, &from, &to, sizeof(from));
 	else if (*check)
-		*check = changed(*check, &from, &to, sizeof(from)) ?: 0xffff;
+		*check = csum_update(*check, &from, &to, sizeof(from)) ?: 0xffff;
 	return true;
 }
 
-/* Ethernet and the tags that the packet leaves with, on a head of the right size. */
-static __always_inline bool dress(struct xdp_md *ctx, const struct flow_key *key,
-				  const struct flow_value *value, __u32 tags)
+/*
+ * Write the Ethernet header and the VLAN tags that the packet is sent with. The caller has
+ * adjusted the headroom for the number of tags.
+ */
+static __always_inline bool write_l2_header(struct xdp_md *ctx, const struct flow_key *key,
+					    const struct flow_value *value, __u32 tags)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;

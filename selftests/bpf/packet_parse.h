@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * From a packet on XDP to the key that must find it: Ethernet, up to two VLAN tags, IPv4
- * without options or IPv6 without extension headers, TCP or UDP, and no fragment: all but the
- * first have no ports, and flow tables leave the first alone, too.
+ * Parse a packet on XDP into the flow map key of its flow: Ethernet, up to two VLAN tags, IPv4
+ * without options or IPv6 without extension headers, TCP or UDP. Fragments are not parsed: later
+ * fragments have no ports, and flow tables do not handle the first fragment either.
  */
-#ifndef PACKET_H
-#define PACKET_H
+#ifndef PACKET_PARSE_H
+#define PACKET_PARSE_H
 
 #define AF_INET 2
 #define AF_INET6 10
@@ -13,29 +13,29 @@
 #define ETH_P_IPV6 0x86dd
 #define ETH_P_8021Q 0x8100
 #define ETH_P_8021AD 0x88a8
-#define IP_FRAGMENT 0x3fff /* more fragments, or an offset */
+#define IP_FRAGMENT_MASK 0x3fff /* more fragments, or an offset */
 
-enum parsed { SERVED, NOT_SERVED, IS_FRAGMENT, HAS_OPTIONS };
+enum parse_result { PARSE_OK, PARSE_UNSUPPORTED, PARSE_FRAGMENT, PARSE_IP_OPTIONS };
 
-/* Where in a packet its headers are, from the start of the frame. */
-struct place {
-	__u32 tags; /* how many */
+/* Offsets of a packet's headers from the start of the frame. */
+struct pkt_offsets {
+	__u32 tags; /* number of VLAN tags */
 	__u32 l3;
 	__u32 l4;
 };
 
-/* Fill the key from the packet, and say whether it is one that flow tables serve. */
-static __always_inline enum parsed dissect(struct xdp_md *ctx, struct flow_key *key,
-					   struct place *at)
+/* Fill the key and the offsets from the packet. */
+static __always_inline enum parse_result parse_packet(struct xdp_md *ctx, struct flow_key *key,
+						      struct pkt_offsets *off)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;
 	void *next = eth + 1;
 	__be16 proto, *ports;
 
-	at->tags = 0;
+	off->tags = 0;
 	if (next > end)
-		return NOT_SERVED;
+		return PARSE_UNSUPPORTED;
 	proto = eth->h_proto;
 
 #pragma unroll
@@ -45,27 +45,27 @@ static __always_inline enum parsed dissect(struct xdp_md *ctx, struct flow_key *
 		if (proto != bpf_htons(ETH_P_8021Q) && proto != bpf_htons(ETH_P_8021AD))
 			break;
 		if ((void *)(tag + 2) > end)
-			return NOT_SERVED;
+			return PARSE_UNSUPPORTED;
 		key->encap[i].id = tag[0] & bpf_htons(0x0fff);
 		key->encap[i].proto = proto;
 		proto = tag[1];
 		next = tag + 2;
-		at->tags = i + 1;
+		off->tags = i + 1;
 	}
-	/* Reckoned, not subtracted: the verifier knows no bounds for the distance of pointers. */
-	at->l3 = sizeof(*eth) + at->tags * 2 * sizeof(__be16);
+	/* The verifier has no bounds for the difference of two pointers, so compute the offset. */
+	off->l3 = sizeof(*eth) + off->tags * 2 * sizeof(__be16);
 
 	if (proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = next;
 
 		next = ip + 1;
 		if (next > end)
-			return NOT_SERVED;
+			return PARSE_UNSUPPORTED;
 		if (ip->ihl != 5)
-			return HAS_OPTIONS;
-		if (ip->frag_off & bpf_htons(IP_FRAGMENT))
-			return IS_FRAGMENT;
-		at->l4 = at->l3 + sizeof(*ip);
+			return PARSE_IP_OPTIONS;
+		if (ip->frag_off & bpf_htons(IP_FRAGMENT_MASK))
+			return PARSE_FRAGMENT;
+		off->l4 = off->l3 + sizeof(*ip);
 		key->l3proto = AF_INET;
 		key->l4proto = ip->protocol;
 		key->src[0] = ip->saddr;
@@ -75,33 +75,33 @@ static __always_inline enum parsed dissect(struct xdp_md *ctx, struct flow_key *
 
 		next = ip + 1;
 		if (next > end)
-			return NOT_SERVED;
-		at->l4 = at->l3 + sizeof(*ip);
+			return PARSE_UNSUPPORTED;
+		off->l4 = off->l3 + sizeof(*ip);
 		key->l3proto = AF_INET6;
 		key->l4proto = ip->nexthdr;
 		__builtin_memcpy(key->src, &ip->saddr, sizeof(key->src));
 		__builtin_memcpy(key->dst, &ip->daddr, sizeof(key->dst));
 	} else {
-		return NOT_SERVED;
+		return PARSE_UNSUPPORTED;
 	}
 
 	if (key->l4proto != IPPROTO_TCP && key->l4proto != IPPROTO_UDP)
-		return NOT_SERVED;
+		return PARSE_UNSUPPORTED;
 	ports = next;
 	if ((void *)(ports + 2) > end)
-		return NOT_SERVED;
+		return PARSE_UNSUPPORTED;
 	key->src_port = ports[0];
 	key->dst_port = ports[1];
 	key->iifindex = ctx->ingress_ifindex;
-	return SERVED;
+	return PARSE_OK;
 }
 
-/* Fill the key from the packet; false when it is not one that flow tables serve. */
-static __always_inline bool parse(struct xdp_md *ctx, struct flow_key *key)
+/* Fill the key from the packet; false if the packet is not supported. */
+static __always_inline bool parse_key(struct xdp_md *ctx, struct flow_key *key)
 {
-	struct place at;
+	struct pkt_offsets off;
 
-	return dissect(ctx, key, &at) == SERVED;
+	return parse_packet(ctx, key, &off) == PARSE_OK;
 }
 
 #endif

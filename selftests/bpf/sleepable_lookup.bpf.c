@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Lookups where the program may sleep, which are refused when it is loaded (clause MM-9): a
- * value is only kept for an RCU read side section.  Of its own maps the verifier knows at
- * once which suit such a program; what is in a map of maps it sees at the call.
+ * Flow map lookups in sleepable programs, which the verifier must refuse (clause MM-9): a value is
+ * valid only within an RCU read-side critical section. The verifier checks the maps that a program
+ * uses directly when it resolves them, and the inner maps of a map-in-map at the helper call.
  */
 #include "vmlinux.h"
 
@@ -17,30 +17,30 @@ struct {
 	__type(value, __u32);
 } outer SEC(".maps");
 
-static bool found_inside(void)
+static bool inner_map_hit(void)
 {
 	struct flow_key key = {};
-	__u32 first = 0;
+	__u32 slot = 0;
 	void *inner;
 
-	inner = bpf_map_lookup_elem(&outer, &first);
+	inner = bpf_map_lookup_elem(&outer, &slot);
 	return inner && bpf_map_lookup_elem(inner, &key);
 }
 
 SEC("xdp")
-int inside_awake(struct xdp_md *ctx)
+int inner_map_xdp(struct xdp_md *ctx)
 {
-	return found_inside() ? XDP_DROP : XDP_PASS;
+	return inner_map_hit() ? XDP_DROP : XDP_PASS;
 }
 
 SEC("syscall")
-int inside(void *ctx)
+int inner_map_sleepable(void *ctx)
 {
-	return found_inside();
+	return inner_map_hit();
 }
 
 SEC("syscall")
-int itself(void *ctx)
+int flowmap_sleepable(void *ctx)
 {
 	struct flow_key key = {};
 

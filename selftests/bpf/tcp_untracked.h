@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * TCP segments that the stack gets without being tracked here: first fragments, IP options,
- * IPv6 extension headers.  Their octets are acknowledged by packets that may well be forwarded,
- * so what was known of their direction is out of date.
+ * TCP segments that pass to the stack without window tracking: first fragments, packets with IP
+ * options or IPv6 extension headers. Acknowledgements of their data may be forwarded by XDP, so
+ * the window state of their direction becomes stale.
  */
-#ifndef UNSEEN_H
-#define UNSEEN_H
+#ifndef TCP_UNTRACKED_H
+#define TCP_UNTRACKED_H
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -14,69 +14,69 @@
 #include "packet_parse.h"
 #include "tcp_window.h"
 
-#define HOP_BY_HOP 0
-#define ROUTING 43
-#define IP_FRAGMENT_HEADER 44
-#define DESTINATION 60
-#define EXTENSIONS 4 /* as many headers are looked through */
+#define NEXTHDR_HOP 0
+#define NEXTHDR_ROUTING 43
+#define NEXTHDR_FRAGMENT 44
+#define NEXTHDR_DEST 60
+#define MAX_EXT_HEADERS 4
 #define IP_OFFSET 0x1fff
 #define IP6_OFFSET 0xfff8
 
-/* Where TCP begins in a packet of IPv6 with extension headers; 0 where there is none. */
-static __always_inline __u32 behind_extensions(struct xdp_md *ctx, __u8 next, __u32 at)
+/* Offset of the TCP header behind IPv6 extension headers; 0 if there is none. */
+static __always_inline __u32 skip_ext_headers(struct xdp_md *ctx, __u8 next, __u32 off)
 {
-	for (int i = 0; i < EXTENSIONS; i++) {
+	for (int i = 0; i < MAX_EXT_HEADERS; i++) {
 		__u8 header[4];
 
 		if (next == IPPROTO_TCP)
-			return at;
-		if (next != HOP_BY_HOP && next != ROUTING && next != DESTINATION &&
-		    next != IP_FRAGMENT_HEADER)
+			return off;
+		if (next != NEXTHDR_HOP && next != NEXTHDR_ROUTING && next != NEXTHDR_DEST &&
+		    next != NEXTHDR_FRAGMENT)
 			return 0;
-		if (bpf_xdp_load_bytes(ctx, at, header, sizeof(header)))
+		if (bpf_xdp_load_bytes(ctx, off, header, sizeof(header)))
 			return 0;
-		if (next == IP_FRAGMENT_HEADER) {
+		if (next == NEXTHDR_FRAGMENT) {
 			if ((header[2] << 8 | header[3]) & IP6_OFFSET)
 				return 0;
-			at += 8;
+			off += 8;
 		} else {
-			at += (header[1] + 1) * 8;
+			off += (header[1] + 1) * 8;
 		}
 		next = header[0];
 	}
-	return next == IPPROTO_TCP ? at : 0;
+	return next == IPPROTO_TCP ? off : 0;
 }
 
 /*
- * Forget the window of a segment that dissect() has refused.
+ * Invalidate the window state of a segment that parse_packet() does not support.
  *
- * The key has the tags in it, and the place where IP begins, or 0.
+ * parse_packet() has filled in the VLAN tags in the key, and the offset of the IP header or 0.
  */
-static __always_inline void window_unseen(struct xdp_md *ctx, struct flow_key *key,
-					  const struct place *at)
+static __always_inline void window_untracked(struct xdp_md *ctx, struct flow_key *key,
+					     const struct pkt_offsets *off)
 {
 	__be16 ports[2];
 	__u8 version;
 	__u32 l4;
 
-	if (!at->l3 || bpf_xdp_load_bytes(ctx, at->l3, &version, sizeof(version)))
+	if (!off->l3 || bpf_xdp_load_bytes(ctx, off->l3, &version, sizeof(version)))
 		return;
 	if (version >> 4 == 4) {
 		struct iphdr ip;
 
-		if (bpf_xdp_load_bytes(ctx, at->l3, &ip, sizeof(ip)) ||
+		if (bpf_xdp_load_bytes(ctx, off->l3, &ip, sizeof(ip)) ||
 		    ip.protocol != IPPROTO_TCP || ip.frag_off & bpf_htons(IP_OFFSET))
 			return;
-		l4 = at->l3 + ip.ihl * 4;
+		l4 = off->l3 + ip.ihl * 4;
 		key->l3proto = AF_INET;
 		key->src[0] = ip.saddr;
 		key->dst[0] = ip.daddr;
 	} else if (version >> 4 == 6) {
 		struct ipv6hdr ip;
 
-		if (bpf_xdp_load_bytes(ctx, at->l3, &ip, sizeof(ip)))
+		if (bpf_xdp_load_bytes(ctx, off->l3, &ip, sizeof(ip)))
 			return;
-		l4 = behind_extensions(ctx, ip.nexthdr, at->l3 + sizeof(ip));
+		l4 = skip_ext_headers(ctx, ip.nexthdr, off->l3 + sizeof(ip));
 		if (!l4)
 			return;
 		key->l3proto = AF_INET6;
@@ -91,7 +91,7 @@ static __always_inline void window_unseen(struct xdp_md *ctx, struct flow_key *k
 	key->src_port = ports[0];
 	key->dst_port = ports[1];
 	key->iifindex = ctx->ingress_ifindex;
-	window_missed(key);
+	window_invalidate(key);
 }
 
 #endif

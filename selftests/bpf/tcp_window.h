@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * TCP windows as conntrack tracks them (tcp_in_window() in net/netfilter/nf_conntrack_proto_tcp.c,
- * nf_conntrack_tcp_be_liberal=0), but for SACK: what is acknowledged out of order widens no
- * window here.
+ * TCP window tracking like conntrack's (tcp_in_window() in net/netfilter/nf_conntrack_proto_tcp.c
+ * with nf_conntrack_tcp_be_liberal=0), but without SACK: selective acknowledgements do not widen
+ * a window.
  *
- * Each direction has a record of its own, found by the key of its packets.  Only packets of
- * that direction write to it, and those come one after the other, so nothing is locked.
+ * Each direction has its own record, found by the key of its packets. Only packets of that
+ * direction write to the record, and they arrive one after the other, so there is no lock.
  *
- * A packet that no flow serves is seen, too, but its peer cannot be found then; so its
- * direction counts as unknown until it is served again, and nothing is held against it.
+ * A packet without a flow has no value from which to find the other direction. It marks its own
+ * direction as unknown until the next packet with a flow, and no segment is dropped because of it.
  */
-#ifndef WINDOW_H
-#define WINDOW_H
+#ifndef TCP_WINDOW_H
+#define TCP_WINDOW_H
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -20,20 +20,20 @@
 
 #define TCP_OPTION_END 0
 #define TCP_OPTION_NOP 1
-#define TCP_OPTION_SCALE 3
-#define TCP_SCALE_MAX 14
-#define TCP_SLACK 66000 /* how far back an acknowledgement may lie, at least: MAXACKWINCONST */
-#define TCP_OPTIONS 10 /* no SYN in use has more */
+#define TCP_OPTION_WSCALE 3
+#define TCP_WSCALE_MAX 14
+#define TCP_ACK_SLACK 66000 /* an acknowledgement may be at least this old: MAXACKWINCONST */
+#define TCP_MAX_OPTIONS 10 /* no SYN in use has more */
 
-enum scaling { SCALE_UNSEEN, SCALE_OFFERED, SCALE_NOT_OFFERED };
+enum wscale_state { WSCALE_UNKNOWN, WSCALE_OFFERED, WSCALE_NOT_OFFERED };
 
 struct window {
-	__u32 end; /* after the last octet sent */
-	__u32 allows; /* after the last octet that the peer may send */
-	__u32 largest; /* window */
-	__u8 known;
-	__u8 scaling;
-	__u8 scale;
+	__u32 end; /* sequence number after the last byte sent */
+	__u32 max_peer_end; /* sequence number after the last byte that the peer may send */
+	__u32 max_window; /* largest window advertised */
+	__u8 known; /* whether the fields above are valid */
+	__u8 wscale_state; /* enum wscale_state */
+	__u8 wscale; /* window scale factor */
 };
 
 struct {
@@ -48,9 +48,9 @@ static __always_inline bool before(__u32 one, __u32 other)
 	return (__s32)(one - other) < 0;
 }
 
-/* The key of packets that come back: what leaves as the value says is answered. */
-static __always_inline void turn(const struct flow_key *key, const struct flow_value *value,
-				 struct flow_key *back)
+/* Key of the reply packets: those that answer packets rewritten as the value says. */
+static __always_inline void reverse_key(const struct flow_key *key, const struct flow_value *value,
+					struct flow_key *back)
 {
 	__builtin_memset(back, 0, sizeof(*back));
 	__builtin_memcpy(back->src, value->dst, sizeof(back->src));
@@ -64,16 +64,16 @@ static __always_inline void turn(const struct flow_key *key, const struct flow_v
 	back->encap[1] = value->encap[1];
 }
 
-/* A SYN begins anew, and says by how much the windows of its direction are to be shifted. */
-static __always_inline void window_begin(struct xdp_md *ctx, const struct flow_key *key,
-					 __u32 options, __u32 end)
+/* Start a new record at a SYN, with the window scale option of its direction. */
+static __always_inline void window_syn(struct xdp_md *ctx, const struct flow_key *key,
+				       __u32 options, __u32 end)
 {
-	struct window fresh = { .scaling = SCALE_NOT_OFFERED };
+	struct window fresh = { .wscale_state = WSCALE_NOT_OFFERED };
 
-	for (int i = 0; i < TCP_OPTIONS && options < end; i++) {
+	for (int i = 0; i < TCP_MAX_OPTIONS && options < end; i++) {
 		__u8 option[3] = {};
 
-		/* An option of one octet may be the frame's last. */
+		/* An option of one byte may be the last byte of the frame. */
 		if (bpf_xdp_load_bytes(ctx, options, option, sizeof(option)) &&
 		    bpf_xdp_load_bytes(ctx, options, option, 1))
 			break;
@@ -83,9 +83,9 @@ static __always_inline void window_begin(struct xdp_md *ctx, const struct flow_k
 			options++;
 			continue;
 		}
-		if (option[0] == TCP_OPTION_SCALE) {
-			fresh.scaling = SCALE_OFFERED;
-			fresh.scale = option[2] < TCP_SCALE_MAX ? option[2] : TCP_SCALE_MAX;
+		if (option[0] == TCP_OPTION_WSCALE) {
+			fresh.wscale_state = WSCALE_OFFERED;
+			fresh.wscale = option[2] < TCP_WSCALE_MAX ? option[2] : TCP_WSCALE_MAX;
 			break;
 		}
 		if (option[1] < 2)
@@ -95,8 +95,8 @@ static __always_inline void window_begin(struct xdp_md *ctx, const struct flow_k
 	bpf_map_update_elem(&windows, key, &fresh, BPF_ANY);
 }
 
-/* A packet that no flow served: what is known of its direction is out of date. */
-static __always_inline void window_missed(const struct flow_key *key)
+/* Mark a direction as unknown: one of its packets was not tracked. */
+static __always_inline void window_invalidate(const struct flow_key *key)
 {
 	struct window *own = bpf_map_lookup_elem(&windows, key);
 
@@ -104,19 +104,24 @@ static __always_inline void window_missed(const struct flow_key *key)
 		own->known = 0;
 }
 
-/* Both have to offer it (RFC 7323); of a connection seen in its midst, as much as there can be. */
-static __always_inline __u32 scale_of(const struct window *own, const struct window *peer)
+/*
+ * Window scale of a direction. Both directions have to offer the option (RFC 7323). If the SYN was
+ * not seen, assume the maximum.
+ */
+static __always_inline __u32 window_scale(const struct window *own, const struct window *peer)
 {
-	if (own->scaling == SCALE_NOT_OFFERED || (peer && peer->scaling == SCALE_NOT_OFFERED))
+	if (own->wscale_state == WSCALE_NOT_OFFERED ||
+	    (peer && peer->wscale_state == WSCALE_NOT_OFFERED))
 		return 0;
-	if (own->scaling == SCALE_OFFERED)
-		return own->scale;
-	return TCP_SCALE_MAX;
+	if (own->wscale_state == WSCALE_OFFERED)
+		return own->wscale;
+	return TCP_WSCALE_MAX;
 }
 
 /*
- * Whether a segment may pass: nothing beyond what the peer allows or acknowledged before it was
- * sent.  What is older than the window passes, too, for its receiver to answer, and moves nothing.
+ * Check a segment against the window. A segment must not exceed what the peer allows, and must not
+ * acknowledge data that the peer has not sent. A segment older than the window passes, so that the
+ * receiver can answer it, but does not update the record.
  */
 static __always_inline bool window_admits(const struct flow_key *key,
 					  const struct flow_value *value, __u32 seq, __u32 end,
@@ -131,16 +136,17 @@ static __always_inline bool window_admits(const struct flow_key *key,
 		bpf_map_update_elem(&windows, key, &fresh, BPF_ANY);
 		own = bpf_map_lookup_elem(&windows, key);
 		if (!own)
-			return true; /* no room: not tracked */
+			return true; /* the map is full: not tracked */
 	}
-	turn(key, value, &back);
+	reverse_key(key, value, &back);
 	peer = bpf_map_lookup_elem(&windows, &back);
 
 	if (peer && peer->known) {
-		slack = own->known && own->largest > TCP_SLACK ? own->largest : TCP_SLACK;
-		if (before(peer->allows, seq))
+		slack = own->known && own->max_window > TCP_ACK_SLACK ? own->max_window :
+									TCP_ACK_SLACK;
+		if (before(peer->max_peer_end, seq))
 			return false;
-		if (own->known && before(end, own->end - peer->largest))
+		if (own->known && before(end, own->end - peer->max_window))
 			return true;
 		if (before(peer->end, ack))
 			return false;
@@ -148,14 +154,14 @@ static __always_inline bool window_admits(const struct flow_key *key,
 			return true;
 	}
 
-	size <<= scale_of(own, peer);
-	size = size ?: 1; /* a closed window is probed with an octet */
+	size <<= window_scale(own, peer);
+	size = size ?: 1; /* a zero window is probed with one byte */
 	if (!own->known || before(own->end, end))
 		own->end = end;
-	if (!own->known || before(own->allows, ack + size))
-		own->allows = ack + size;
-	if (!own->known || own->largest < size)
-		own->largest = size;
+	if (!own->known || before(own->max_peer_end, ack + size))
+		own->max_peer_end = ack + size;
+	if (!own->known || own->max_window < size)
+		own->max_window = size;
 	own->known = 1;
 	return true;
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Programs that must be refused when they are loaded (clauses MM-9 and FM-8); a test loads
- * one at a time.  `allowed` differs from them only in what is forbidden, and must load:
- * without it a refusal could have any reason.
+ * Programs that the verifier must refuse (clauses MM-9 and FM-8); a test loads one at a time.
+ * `allowed` has the same structure without the forbidden operation, and must load. It shows that
+ * the other programs are not refused for another reason.
  */
 #include "vmlinux.h"
 
@@ -58,7 +58,7 @@ int push(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
-/* `map` is a struct bpf_map; naming it would drag half the kernel's types in. */
+/* `map` is a struct bpf_map; naming that type would add many kernel types to the program's BTF. */
 static long visit(void *map, const void *key, void *value, void *ctx)
 {
 	return 0;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Ask for every packet's tuple twice, the flow map and the kernel's own
- * bpf_xdp_flow_lookup(), count how the answers compare, and let it pass.  The kfunc goes
- * from the device to its flow table and knows no VLAN tags.
+ * Look up the tuple of every packet both in the flow map and with bpf_xdp_flow_lookup(), count how
+ * the results compare, and pass the packet to the stack. The kfunc uses the flow table of the
+ * device and does not support VLAN tags.
  */
 #include "vmlinux.h"
 
@@ -24,7 +24,7 @@ int xdp_both_lookups(struct xdp_md *ctx)
 	struct flow_key key = {};
 	bool by_map, by_kfunc;
 
-	if (!parse(ctx, &key))
+	if (!parse_key(ctx, &key))
 		return XDP_PASS;
 	by_map = bpf_map_lookup_elem(&flows, &key);
 
@@ -42,7 +42,7 @@ int xdp_both_lookups(struct xdp_md *ctx)
 	}
 	by_kfunc = bpf_xdp_flow_lookup(ctx, &tuple, &opts, sizeof(opts));
 
-	/* -ENOENT is its way to say that there is no such flow. */
+	/* The kfunc reports -ENOENT when there is no such flow. */
 	if (!by_kfunc && opts.error && opts.error != -2)
 		count(FAILED);
 	else if (by_map)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Forward what the flow map knows, by the value alone: nothing else is asked.  Whatever it
- * cannot do, or is not to decide, goes up to the stack as it came.
+ * Forward packets of flows in the flow map, using only the flow map value: no FIB lookup, no other
+ * map. Packets that the program cannot forward, or must leave to the stack, pass to the stack
+ * unchanged.
  */
 #include "vmlinux.h"
 
@@ -18,68 +19,68 @@
 #define XMIT_NEIGH 1
 #define XMIT_DIRECT 3
 
-/* What became of a packet; in the order of fixtures/guest/traffic/xdp_forwarder.py. */
-enum fate {
+/* What happened to a packet; same order as in fixtures/guest/traffic/xdp_forwarder.py. */
+enum forward_result {
 	FORWARDED,
 	NOT_TCP_OR_UDP,
 	FRAGMENT,
-	OPTIONS,
+	IP_OPTIONS,
 	NO_FLOW,
-	EXPIRES, /* TTL or hop limit */
+	TTL_EXPIRES, /* or the hop limit */
 	TOO_LARGE,
-	CONTROL, /* SYN, FIN, RST: the stack keeps the connection's state */
+	TCP_CONTROL, /* SYN, FIN, RST: the stack tracks the connection's state */
 	NO_NEIGHBOUR,
-	OTHER_WAY, /* IPsec, a tunnel, PPPoE */
+	OTHER_XMIT, /* IPsec, a tunnel, PPPoE */
 	MALFORMED,
-	BAD_FLAGS, /* dropped */
+	BAD_TCP_FLAGS, /* dropped */
 	OUT_OF_WINDOW, /* dropped */
 };
 
-static __always_inline int up(enum fate why)
+static __always_inline int pass_to_stack(enum forward_result reason)
 {
-	count(why);
+	count(reason);
 	return XDP_PASS;
 }
 
-static __always_inline int drop(enum fate why)
+static __always_inline int drop(enum forward_result reason)
 {
-	count(why);
+	count(reason);
 	return XDP_DROP;
 }
 
-/* What TCP's header says: a fate other than FORWARDED ends the packet's way here. */
-static __always_inline enum fate track(struct xdp_md *ctx, const struct flow_key *key,
-				       const struct flow_value *value, const struct place *at,
-				       __u32 size)
+/* Check and track the TCP header; a result other than FORWARDED means not to forward the packet. */
+static __always_inline enum forward_result track_tcp(struct xdp_md *ctx, const struct flow_key *key,
+						     const struct flow_value *value,
+						     const struct pkt_offsets *off, __u32 size)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct tcphdr *tcp = data + at->l4;
-	__u32 header, seq, after;
+	struct tcphdr *tcp = data + off->l4;
+	__u32 header, seq, pkt_end;
 
 	if ((void *)(tcp + 1) > end)
 		return MALFORMED;
 	header = tcp->doff * 4;
-	after = at->l3 + size;
-	if (header < sizeof(*tcp) || at->l4 + header > after)
+	pkt_end = off->l3 + size;
+	if (header < sizeof(*tcp) || off->l4 + header > pkt_end)
 		return MALFORMED;
 	if (tcp->syn) {
-		window_begin(ctx, key, at->l4 + sizeof(*tcp), at->l4 + header);
-		return CONTROL;
+		window_syn(ctx, key, off->l4 + sizeof(*tcp), off->l4 + header);
+		return TCP_CONTROL;
 	}
 	if (!value) {
-		window_missed(key);
+		window_invalidate(key);
 		return NO_FLOW;
 	}
 	if (tcp->rst)
-		return CONTROL;
+		return TCP_CONTROL;
 	if (!tcp->ack)
-		return BAD_FLAGS;
-	/* A FIN is the stack's to judge, but it is acknowledged, and that may come by here. */
+		return BAD_TCP_FLAGS;
+	/* The stack handles a FIN. Track it anyway: XDP may see its acknowledgement. */
 	seq = bpf_ntohl(tcp->seq);
-	if (!window_admits(key, value, seq, seq + after - at->l4 - header + tcp->fin,
+	if (!window_admits(key, value, seq, seq + pkt_end - off->l4 - header + tcp->fin,
 			   bpf_ntohl(tcp->ack_seq), bpf_ntohs(tcp->window)) && !tcp->fin)
 		return OUT_OF_WINDOW;
-	return tcp->fin ? CONTROL : FORWARDED;
+	return tcp->fin ? TCP_CONTROL : FORWARDED;
 }
 
 static __always_inline bool is_tag(__be16 proto)
@@ -92,52 +93,52 @@ int xdp_flow_forward(struct xdp_md *ctx)
 {
 	struct flow_value *value;
 	struct flow_key key = {};
-	struct place at = {};
-	enum parsed found;
-	enum fate fate;
+	struct pkt_offsets off = {};
+	enum forward_result result;
+	enum parse_result parsed;
 	__u32 size, tags;
 	__u8 ttl = 0;
 
-	found = dissect(ctx, &key, &at);
-	if (found != SERVED) {
-		window_unseen(ctx, &key, &at);
-		return up(found == IS_FRAGMENT ? FRAGMENT :
-			  found == HAS_OPTIONS ? OPTIONS : NOT_TCP_OR_UDP);
+	parsed = parse_packet(ctx, &key, &off);
+	if (parsed != PARSE_OK) {
+		window_untracked(ctx, &key, &off);
+		return pass_to_stack(parsed == PARSE_FRAGMENT ? FRAGMENT :
+				     parsed == PARSE_IP_OPTIONS ? IP_OPTIONS : NOT_TCP_OR_UDP);
 	}
-	size = length(ctx, &at, key.l3proto, &ttl);
+	size = ip_length(ctx, &off, key.l3proto, &ttl);
 	if (!size)
-		return up(MALFORMED);
+		return pass_to_stack(MALFORMED);
 
 	value = bpf_map_lookup_elem(&flows, &key);
 	if (key.l4proto == IPPROTO_TCP) {
-		fate = track(ctx, &key, value, &at, size);
-		if (fate == BAD_FLAGS || fate == OUT_OF_WINDOW)
-			return drop(fate);
-		if (fate != FORWARDED)
-			return up(fate);
+		result = track_tcp(ctx, &key, value, &off, size);
+		if (result == BAD_TCP_FLAGS || result == OUT_OF_WINDOW)
+			return drop(result);
+		if (result != FORWARDED)
+			return pass_to_stack(result);
 	}
 	if (!value)
-		return up(NO_FLOW);
+		return pass_to_stack(NO_FLOW);
 
 	if (ttl <= 1)
-		return up(EXPIRES);
+		return pass_to_stack(TTL_EXPIRES);
 	if (size > value->mtu)
-		return up(TOO_LARGE);
+		return pass_to_stack(TOO_LARGE);
 	if ((value->xmit_type != XMIT_NEIGH && value->xmit_type != XMIT_DIRECT) ||
 	    value->tun_l4proto)
-		return up(OTHER_WAY);
+		return pass_to_stack(OTHER_XMIT);
 	tags = !!value->encap[0].proto + !!value->encap[1].proto;
 	if ((tags > 0 && !is_tag(value->encap[0].proto)) ||
 	    (tags > 1 && !is_tag(value->encap[1].proto)))
-		return up(OTHER_WAY);
+		return pass_to_stack(OTHER_XMIT);
 	if (!(value->h_dest[0] | value->h_dest[1] | value->h_dest[2] | value->h_dest[3] |
 	      value->h_dest[4] | value->h_dest[5]))
-		return up(NO_NEIGHBOUR);
+		return pass_to_stack(NO_NEIGHBOUR);
 
-	/* From here on the packet is not what it was, and the stack is not to see it. */
-	if (!rewrite(ctx, &key, value, &at) ||
-	    (tags != at.tags && bpf_xdp_adjust_head(ctx, (int)(at.tags - tags) * TAG)) ||
-	    !dress(ctx, &key, value, tags))
+	/* The packet changes from here on, so it must not pass to the stack any more. */
+	if (!rewrite_l3_l4(ctx, &key, value, &off) ||
+	    (tags != off.tags && bpf_xdp_adjust_head(ctx, (int)(off.tags - tags) * VLAN_TAG_LEN)) ||
+	    !write_l2_header(ctx, &key, value, tags))
 		return drop(MALFORMED);
 	count(FORWARDED);
 	return bpf_redirect(value->oifindex, 0);

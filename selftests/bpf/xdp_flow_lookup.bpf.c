@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Look every packet's tuple up in a flow map, count what came of it, and let it pass.  What
- * packet_parse.h cannot parse counts as unparsed.
+ * Look up the tuple of every packet in a flow map, count hits and misses, and pass the packet to
+ * the stack. Packets that packet_parse.h cannot parse count as UNPARSED.
  */
 #include "vmlinux.h"
 
@@ -35,7 +35,7 @@ int xdp_flow_lookup(struct xdp_md *ctx)
 	struct flow_key key = {};
 	__u32 slot = 0;
 
-	if (!parse(ctx, &key)) {
+	if (!parse_key(ctx, &key)) {
 		count(UNPARSED);
 		return XDP_PASS;
 	}
@@ -47,7 +47,7 @@ int xdp_flow_lookup(struct xdp_md *ctx)
 		return XDP_PASS;
 	}
 
-	/* v0 gave the caller its own key back (V0-3). */
+	/* Version 0 of the series returned a pointer to the caller's key (clause V0-3). */
 	if ((void *)value == (void *)&key)
 		count(ALIASED);
 	slot = value->dir & 1;

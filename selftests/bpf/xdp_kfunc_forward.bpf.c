@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Forward without a flow map, as it can be done on any kernel: bpf_xdp_flow_lookup() finds the
- * flow, its other direction says how it is translated, and bpf_fib_lookup() who is next.  The
- * kernel's own structures are read for it.  No VLAN, no TCP windows, and no FIN, RST or SYN.
+ * Forward without a flow map, as on any kernel: bpf_xdp_flow_lookup() finds the flow, the tuple of
+ * its other direction has the NAT addresses and ports, and bpf_fib_lookup() returns the next hop.
+ * The program reads the kernel's own structures. It does not support VLANs, does not check TCP
+ * windows, and passes FIN, RST and SYN to the stack.
  */
 #include "vmlinux.h"
 
@@ -18,7 +19,7 @@
 
 enum counter { FORWARDED };
 
-/* As much as is read of what is in the flow table's module. */
+/* The members that the program reads of structures in the BTF of nf_flow_table. */
 struct flow_offload_tuple___local {
 	struct in6_addr src_v6;
 	struct in6_addr dst_v6;
@@ -32,9 +33,9 @@ struct flow_offload_tuple_rhash___local {
 	struct flow_offload_tuple___local tuple;
 } __attribute__((preserve_access_index));
 
-/* What the packet is to become: the other direction's tuple, turned round. */
-static __always_inline void translated(struct flow_offload_tuple_rhash___local *found,
-				       struct flow_value *value)
+/* NAT result for the packet: the tuple of the other direction, reversed. */
+static __always_inline void read_nat_tuple(struct flow_offload_tuple_rhash___local *found,
+					   struct flow_value *value)
 {
 	const long size = bpf_core_type_size(struct flow_offload_tuple_rhash___local);
 	struct flow_offload_tuple_rhash___local *other;
@@ -58,18 +59,18 @@ int xdp_kfunc_forward(struct xdp_md *ctx)
 	struct flow_value value = {};
 	struct bpf_fib_lookup fib = {};
 	struct flow_key key = {};
-	struct place at = {};
+	struct pkt_offsets off = {};
 	__u8 ttl = 0, flags;
 	__u32 size;
 
-	if (dissect(ctx, &key, &at) != SERVED || at.tags)
+	if (parse_packet(ctx, &key, &off) != PARSE_OK || off.tags)
 		return XDP_PASS;
-	size = length(ctx, &at, key.l3proto, &ttl);
+	size = ip_length(ctx, &off, key.l3proto, &ttl);
 	if (!size || ttl <= 1)
 		return XDP_PASS;
 	if (key.l4proto == IPPROTO_TCP) {
 		/* SYN, FIN, RST */
-		if (bpf_xdp_load_bytes(ctx, at.l4 + 13, &flags, sizeof(flags)) || flags & 7)
+		if (bpf_xdp_load_bytes(ctx, off.l4 + 13, &flags, sizeof(flags)) || flags & 7)
 			return XDP_PASS;
 	}
 
@@ -83,7 +84,7 @@ int xdp_kfunc_forward(struct xdp_md *ctx)
 	found = (void *)bpf_xdp_flow_lookup(ctx, &fib, &opts, sizeof(opts));
 	if (!found)
 		return XDP_PASS;
-	translated(found, &value);
+	read_nat_tuple(found, &value);
 	if (size > value.mtu)
 		return XDP_PASS;
 
@@ -97,7 +98,7 @@ int xdp_kfunc_forward(struct xdp_md *ctx)
 	__builtin_memcpy(value.h_source, fib.smac, sizeof(value.h_source));
 	__builtin_memcpy(value.h_dest, fib.dmac, sizeof(value.h_dest));
 
-	if (!rewrite(ctx, &key, &value, &at) || !dress(ctx, &key, &value, 0))
+	if (!rewrite_l3_l4(ctx, &key, &value, &off) || !write_l2_header(ctx, &key, &value, 0))
 		return XDP_DROP;
 	count(FORWARDED);
 	return bpf_redirect(fib.ifindex, 0);

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The flow map used for what it was meant for: an XDP program that forwards by it alone."""
+"""The flow map in use: an XDP program forwards packets by map lookups alone."""

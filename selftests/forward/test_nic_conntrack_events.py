@@ -1,49 +1,59 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A card hears by netlink when connections end, and knows its flows of them by the value."""
+"""A NIC model removes flows on conntrack DESTROY events.
+
+The event's conntrack id is the value's ``ct_id``, so the model knows which flows ended.
+"""
 
 from collections.abc import Callable
 
 import pytest
 
 from fixtures.guest.net import conntrack
-from fixtures.guest.pytest_plugin.fixtures import Connect
+from fixtures.guest.pytest_plugin.plugin_api import Connect
 from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic.connections import TCP_PROTOCOL, UDP_PROTOCOL, Connection
 from fixtures.guest.traffic.nic_model import Nic
 
 
-def _delete(router: Router, talk: Connection) -> None:
-    conntrack.delete(talk.tuple, router.namespace)
+def _conntrack_delete(router: Router, conn: Connection) -> None:
+    """Delete one entry, as ``conntrack -D`` does."""
+    conntrack.delete(conn.tuple, router.namespace)
 
 
-def _flush(router: Router, _: Connection) -> None:
+def _conntrack_flush(router: Router, _: Connection) -> None:
+    """Delete all entries, as ``conntrack -F`` does."""
     conntrack.flush(router.namespace)
 
 
 @pytest.mark.clause("FM-3", "SN-6")
-@pytest.mark.parametrize("end", [_delete, _flush])
+@pytest.mark.parametrize(
+    "end_connections",
+    [_conntrack_delete, _conntrack_flush],
+    ids=["conntrack-delete", "conntrack-flush"],
+)
 def test_notification_names_the_flows_that_end(
     own_router: Router,
     own_flowmap: int,
     own_connection: Connect,
-    end: Callable[[Router, Connection], None],
+    end_connections: Callable[[Router, Connection], None],
 ) -> None:
-    card, map_now = Nic(own_flowmap), Nic(own_flowmap)
-    with conntrack.destroyed(own_router.namespace) as ended:
-        talks = [
+    """DESTROY events carry the ``ct_id`` of exactly the flows that leave the map."""
+    nic, resynced = Nic(own_flowmap), Nic(own_flowmap)
+    with conntrack.destroyed(own_router.namespace) as destroyed_entries:
+        conns = [
             own_connection(protocol, version)
             for protocol in (TCP_PROTOCOL, UDP_PROTOCOL)
             for version in (4, 6)
         ]
-        for talk in talks:
-            talk.offloaded()
-        card.learn()
-        assert len(card) == 2 * len(talks)
-        assert ended() == []
+        for conn in conns:
+            conn.offloaded()
+        nic.learn()
+        assert len(nic) == 2 * len(conns)
+        assert destroyed_entries() == []
 
-        end(own_router, talks[0])
-        for entry in ended():
-            card.forget(entry.identity)
-        map_now.learn()
-        assert card.keys == map_now.keys
-        assert len(card) == (0 if end is _flush else 2 * len(talks) - 2)
+        end_connections(own_router, conns[0])
+        for entry in destroyed_entries():
+            nic.forget(entry.identity)
+        resynced.learn()
+        assert nic.keys == resynced.keys
+        assert len(nic) == (0 if end_connections is _conntrack_flush else 2 * len(conns) - 2)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The same packets through four routers: what arrives is the same, octet for octet.
+"""The same packets over four forwarding paths arrive byte-identical.
 
-By the flow map, by the kernel's own lookup for XDP, by the flow table, and by the stack alone.
+The paths are XDP with the flow map, XDP with the kfunc ``bpf_xdp_flow_lookup()``, the
+flowtable's own fast path, and the stack alone.
 """
 
 import socket
@@ -17,7 +18,7 @@ from scapy.packet import Raw
 from fixtures.guest.bpf.libbpf import Object
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.net import flowtable, netlink, netns, rtnetlink
-from fixtures.guest.pytest_plugin.fixtures import Connect, describe
+from fixtures.guest.pytest_plugin.plugin_api import Connect, describe
 from fixtures.guest.topology.client_router_server import TABLE, Plan, Router
 from fixtures.guest.traffic import packet_headers, rx_capture, tx_capture
 from fixtures.guest.traffic.connections import TCP_PROTOCOL, UDP_PROTOCOL, Connection, send_frames
@@ -25,114 +26,122 @@ from fixtures.guest.traffic.xdp_forwarder import Fate, Forwarder
 
 protocols = pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
 versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
-PLANS = [Plan(), Plan(nat="masquerade"), Plan(nat="snat+dnat")]
+ROUTER_CONFIGS = [Plan(), Plan(nat="masquerade"), Plan(nat="snat+dnat")]
 
 _KFUNC = "xdp_kfunc_forward"
-_NARROW = 1400
-_HEADERS = 80  # as many octets as IPv6 and TCP with its time stamps need, and some
-_LONG_AGO = 2000
-_WORD = 1 << 32
-_MARK = b"the same through all"
-_PATIENT = {"ipv4/icmp_ratelimit": 0, "ipv6/icmp/ratelimit": 0}
+_SMALL_MTU = 1400
+_HEADERS_LEN = 80  # bytes: IPv6 and TCP with timestamps need 72
+_SEQ_OFFSET = 2000  # bytes
+_SEQ_MODULO = 1 << 32
+_TAG = b"the same through all"
+_NO_ICMP_RATELIMIT = {"ipv4/icmp_ratelimit": 0, "ipv6/icmp/ratelimit": 0}
 
 
-def _volley(template: bytes) -> list[bytes]:
-    """Variations of a packet that a router has to treat with care, each with a payload to know.
+def _packet_variants(template: bytes) -> list[bytes]:
+    """Build variants of a packet in the fields that a router must handle with care.
 
-    Lengths odd and even, marks, TTLs to the last, no checksum, larger than the MTU.
+    Odd and even lengths, TOS values, TTLs down to 1, no UDP checksum, and one packet above
+    the MTU. Each has a payload of its own.
+
+    Args:
+        template: a frame that the client's socket has sent.
     """
-    made: list[Ether] = []
+    packets: list[Ether] = []
 
-    def vary(change: Callable[[Ether], None], size: int = 100) -> None:
+    def add_variant(change: Callable[[Ether], None], size: int = 100) -> None:
         packet = Ether(template)
         transport = packet[TCP if TCP in packet else UDP]
-        if TCP in packet:  # what the server has already: the connection is not to notice
-            transport.seq = (transport.seq - _LONG_AGO) % _WORD
-        transport.payload = Raw(_MARK.ljust(size, bytes([len(made)])))
+        if TCP in packet:  # already received data: the server's socket ignores it
+            transport.seq = (transport.seq - _SEQ_OFFSET) % _SEQ_MODULO
+        transport.payload = Raw(_TAG.ljust(size, bytes([len(packets)])))
         for part in packet.iterpayloads():
             for field in ("len", "plen", "chksum"):
                 if field in part.fields:
                     delattr(part, field)
         change(packet)
-        made.append(packet)
+        packets.append(packet)
 
-    def marks(octet: int) -> Callable[[Ether], None]:
+    def set_tos(tos: int) -> Callable[[Ether], None]:
         def change(packet: Ether) -> None:
             if IP in packet:
-                packet[IP].tos, packet[IP].id, packet[IP].flags = octet, octet << 8, "DF"
+                packet[IP].tos, packet[IP].id, packet[IP].flags = tos, tos << 8, "DF"
             else:
-                packet[IPv6].tc, packet[IPv6].fl = octet, octet << 8
+                packet[IPv6].tc, packet[IPv6].fl = tos, tos << 8
 
         return change
 
-    def hops(number: int) -> Callable[[Ether], None]:
+    def set_ttl(ttl: int) -> Callable[[Ether], None]:
         def change(packet: Ether) -> None:
             if IP in packet:
-                packet[IP].ttl = number
+                packet[IP].ttl = ttl
             else:
-                packet[IPv6].hlim = number
+                packet[IPv6].hlim = ttl
 
         return change
 
-    def unsummed(packet: Ether) -> None:
+    def clear_udp_checksum(packet: Ether) -> None:
         packet[UDP].chksum = 0
 
-    for size in (len(_MARK), 61, 100, 1001, _NARROW - _HEADERS):
-        vary(lambda _: None, size)
-    for octet in (0x00, 0x01, 0xB8, 0xFF):
-        vary(marks(octet))
-    for number in (255, 3, 2, 1):
-        vary(hops(number))
-    if UDP in made[0]:
-        vary(unsummed)
-    vary(marks(0), _NARROW)  # with its headers more than may leave
-    return [bytes(packet) for packet in made]
+    for size in (len(_TAG), 61, 100, 1001, _SMALL_MTU - _HEADERS_LEN):
+        add_variant(lambda _: None, size)
+    for tos in (0x00, 0x01, 0xB8, 0xFF):
+        add_variant(set_tos(tos))
+    for ttl in (255, 3, 2, 1):
+        add_variant(set_ttl(ttl))
+    if UDP in packets[0]:
+        add_variant(clear_udp_checksum)
+    add_variant(set_tos(0), _SMALL_MTU)  # with headers above the MTU
+    return [bytes(packet) for packet in packets]
 
 
-def _complaint(frame: bytes) -> bytes:
-    """What a router says of a packet that it did not forward, without its own IP header."""
+def _icmp_payload(frame: bytes) -> bytes:
+    """Return the ICMP error in a frame without its IP header, whose id and TTL may differ."""
     packet = Ether(frame)
     return bytes(packet[ICMP] if IP in packet else packet[IPv6].payload)
 
 
-def _through(talk: Connection, frames: list[bytes]) -> tuple[list[bytes], list[bytes]]:
-    """What arrives at the server of frames that the client sends, and what comes back."""
-    router = talk.router
+def _forward_all(conn: Connection, frames: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """Send frames from the client, one by one.
+
+    Returns:
+        The frames that reach the server, and the ICMP errors that the client gets.
+    """
+    router = conn.router
     with (
         rx_capture.frames(router.server) as at_server,
         rx_capture.frames(router.client) as at_client,
     ):
-        for number, data in enumerate(frames, start=1):
+        for count, data in enumerate(frames, start=1):
             send_frames(router.client, [data])
             wait_for(
-                f"packet {number} to arrive, or to be refused",
-                lambda: len(at_server(_MARK, 0)) + len(at_client(_MARK, 0)) == number,  # noqa: B023
+                f"packet {count} at the server, or its ICMP error at the client",
+                lambda: len(at_server(_TAG, 0)) + len(at_client(_TAG, 0)) == count,  # noqa: B023
             )
-        _drain(talk)
-        return at_server(_MARK, 0), [_complaint(frame) for frame in at_client(_MARK, 0)]
+        _drain_sockets(conn)
+        return at_server(_TAG, 0), [_icmp_payload(frame) for frame in at_client(_TAG, 0)]
 
 
-def _drain(talk: Connection) -> None:
-    """Take from the sockets what a volley has left in them."""
-    talk.client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if talk.tuple.protocol == UDP_PROTOCOL:
-        patience = talk.server.gettimeout()
-        talk.server.setblocking(False)
+def _drain_sockets(conn: Connection) -> None:
+    """Read what the variants left in the connection's sockets."""
+    conn.client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if conn.tuple.protocol == UDP_PROTOCOL:
+        timeout = conn.server.gettimeout()
+        conn.server.setblocking(False)
         with suppress(BlockingIOError):
             while True:
-                talk.server.recv(1 << 16)
-        talk.server.settimeout(patience)
+                conn.server.recv(1 << 16)
+        conn.server.settimeout(timeout)
 
 
-def _sent(talk: Connection) -> bytes:
-    """A packet that the client's socket has just sent."""
-    with tx_capture.frames(talk.router.client.namespace) as sent:
-        talk.exchange(tx_capture.PAYLOAD)
-        return sent(talk.router.client.device, tx_capture.PAYLOAD)[-1]
+def _captured_frame(conn: Connection) -> bytes:
+    """Return a frame that the client's socket has just sent."""
+    with tx_capture.frames(conn.router.client.namespace) as sent:
+        conn.exchange(tx_capture.PAYLOAD)
+        return sent(conn.router.client.device, tx_capture.PAYLOAD)[-1]
 
 
 @pytest.mark.clause("FM-3", "FM-4", "FM-12")
-@pytest.mark.parametrize("own_router", PLANS, ids=describe, indirect=True)
+@pytest.mark.parametrize("own_router", ROUTER_CONFIGS, ids=describe, indirect=True)
 @versions
 @protocols
 def test_four_routers_send_the_same(
@@ -142,45 +151,46 @@ def test_four_routers_send_the_same(
     protocol: int,
     version: int,
 ) -> None:
+    """Packet variants give the same frames and the same ICMP errors over all four paths."""
     router = own_router
-    narrow = [rtnetlink.mtu(router.outside.index, _NARROW)]
+    narrow = [rtnetlink.mtu(router.outside.index, _SMALL_MTU)]
     netlink.transact(netlink.NETLINK_ROUTE, narrow, router.namespace)
-    netns.set_sysctls(router.namespace, _PATIENT)
-    seen: dict[str, tuple[list[bytes], list[bytes]]] = {}
+    netns.set_sysctls(router.namespace, _NO_ICMP_RATELIMIT)
+    results: dict[str, tuple[list[bytes], list[bytes]]] = {}
 
     with ExitStack() as attached:
         forwarder = Forwarder(router, own_flowmap, attached)
-        talk = own_connection(protocol, version)
-        talk.offloaded()
-        volley = _volley(_sent(talk))
+        conn = own_connection(protocol, version)
+        conn.offloaded()
+        variants = _packet_variants(_captured_frame(conn))
         before = forwarder.fates()
-        seen["flow map"] = _through(talk, volley)
+        results["flow map"] = _forward_all(conn, variants)
         counted = forwarder.fates() - before
         assert counted[Fate.EXPIRES] == counted[Fate.TOO_LARGE] == 1
-        assert counted[Fate.FORWARDED] >= len(volley) - 2
+        assert counted[Fate.FORWARDED] >= len(variants) - 2
 
     with ExitStack() as attached:
         loaded = Object(_KFUNC, {})
         attached.callback(loaded.close)
         for port in (router.inside, router.outside):
             loaded.attach_xdp(_KFUNC, port.index, router.namespace, attached)
-        talk.offloaded_anew()
+        conn.offloaded_anew()
         before_kfunc = loaded.counter(0)
-        seen["kfunc"] = _through(talk, volley)
-        assert loaded.counter(0) - before_kfunc >= len(volley) - 2
+        results["kfunc"] = _forward_all(conn, variants)
+        assert loaded.counter(0) - before_kfunc >= len(variants) - 2
 
-    talk.offloaded_anew()
-    seen["flow table"] = _through(talk, volley)
+    conn.offloaded_anew()
+    results["flowtable"] = _forward_all(conn, variants)
 
     flowtable.drop_table(TABLE, router.namespace)
-    wait_for("the flow to be the stack's", lambda: (e := talk.entry()) and not e.offloaded)
-    seen["stack"] = _through(talk, volley)
+    wait_for("conntrack to clear IPS_OFFLOAD", lambda: (e := conn.entry()) and not e.offloaded)
+    results["stack"] = _forward_all(conn, variants)
 
-    arrived, refused = seen["stack"]
-    assert (len(arrived), len(refused)) == (len(volley) - 2, 2)
+    arrived, icmp_errors = results["stack"]
+    assert (len(arrived), len(icmp_errors)) == (len(variants) - 2, 2)
     assert [packet_headers.intact(frame) for frame in arrived].count(False) == (
         protocol == UDP_PROTOCOL
     )
-    for name, (here, back) in seen.items():
-        assert here == arrived, name
-        assert back == refused, name
+    for path, (path_frames, path_errors) in results.items():
+        assert path_frames == arrived, path
+        assert path_errors == icmp_errors, path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Octets that the program leaves to the stack belong to their connection's window all the same."""
+"""TCP segments that XDP passes to the stack still move the connection's window."""
 
 import socket
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from fixtures.guest.net import netns, nftables
-from fixtures.guest.pytest_plugin.fixtures import Connect
+from fixtures.guest.pytest_plugin.plugin_api import Connect
 from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic import rx_capture, tx_capture
 from fixtures.guest.traffic.connections import TCP_PROTOCOL, send_frames
@@ -19,8 +19,8 @@ from fixtures.guest.traffic.xdp_forwarder import Fate, Forwarder
 
 versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 
-_PIECE = bytes(1000)
-_WORD = 1 << 32
+_DATA = bytes(1000)
+_SEQ_MODULO = 1 << 32
 
 
 @pytest.mark.clause("FM-3", "SN-6")
@@ -28,28 +28,29 @@ _WORD = 1 << 32
 def test_half_closed_connection_goes_on(
     own_connection: Connect, forwarder: Forwarder, version: int
 ) -> None:
-    """The client's FIN went up; what the server sends then acknowledges it."""
-    talk = own_connection(TCP_PROTOCOL, version)
-    talk.offloaded()
+    """After the client's FIN, which the stack forwarded, XDP accepts the server's ACKs."""
+    conn = own_connection(TCP_PROTOCOL, version)
+    conn.offloaded()
     before = forwarder.fates()
-    talk.client.sendall(b"the last word")
-    talk.finish()
+    conn.client.sendall(b"the last word")
+    conn.finish()
     for _ in range(20):
-        talk.server.sendall(_PIECE)
-        assert talk.client.recv(len(_PIECE), socket.MSG_WAITALL) == _PIECE
+        conn.server.sendall(_DATA)
+        assert conn.client.recv(len(_DATA), socket.MSG_WAITALL) == _DATA
     assert not (forwarder.fates() - before)[Fate.OUT_OF_WINDOW]
 
 
-def _split(segment: bytes) -> list[bytes]:
-    """A frame's IPv4 packet in two fragments, the first with the ports in it."""
+def _ipv4_fragments(segment: bytes) -> list[bytes]:
+    """Split a frame's IPv4 packet in two; the first has the ports."""
     packet = Ether(segment)
-    rest = packet[IP]
-    rest.flags = 0
-    del rest.len, rest.chksum
-    return [bytes(Ether(src=packet.src, dst=packet.dst) / part) for part in fragment(rest, 64)]
+    ip = packet[IP]
+    ip.flags = 0
+    del ip.len, ip.chksum
+    return [bytes(Ether(src=packet.src, dst=packet.dst) / part) for part in fragment(ip, 64)]
 
 
-def _split6(segment: bytes) -> list[bytes]:
+def _ipv6_fragments(segment: bytes) -> list[bytes]:
+    """Split a frame's IPv6 packet in two with fragment headers."""
     packet = Ether(segment)
     ip = packet[IPv6]
     payload = bytes(ip.payload)
@@ -65,14 +66,16 @@ def _split6(segment: bytes) -> list[bytes]:
     ]
 
 
-def _with_options(segment: bytes) -> list[bytes]:
+def _ipv4_options(segment: bytes) -> list[bytes]:
+    """Add IPv4 options to a frame's packet."""
     packet = Ether(segment)
     packet[IP].options = [IPOption_NOP()] * 4
     del packet[IP].ihl, packet[IP].len, packet[IP].chksum
     return [bytes(packet)]
 
 
-def _with_extension(segment: bytes) -> list[bytes]:
+def _ipv6_destination_options(segment: bytes) -> list[bytes]:
+    """Add an IPv6 destination options header to a frame's packet."""
     packet = Ether(segment)
     ip = packet[IPv6]
     header = IPv6ExtHdrDestOpt(nh=ip.nh, options=[PadN(optdata=b"\0" * 4)])
@@ -80,50 +83,64 @@ def _with_extension(segment: bytes) -> list[bytes]:
     return [bytes(data / header / bytes(ip.payload))]
 
 
-DEAF = """
-table inet deaf {
+DROP_TCP_INPUT = """
+table inet drop_input {
   chain input {
     type filter hook input priority 0; policy accept;
     meta l4proto tcp drop
   }
 }
 """
-FORMS = [(4, _split), (4, _with_options), (6, _split6), (6, _with_extension)]
+ENCODINGS = [
+    (4, _ipv4_fragments),
+    (4, _ipv4_options),
+    (6, _ipv6_fragments),
+    (6, _ipv6_destination_options),
+]
 
 
 @pytest.mark.clause("FM-3", "FM-10")
 @pytest.mark.parametrize(
-    ("version", "form"), FORMS, ids=["fragments", "options", "fragments-ipv6", "extension-ipv6"]
+    ("version", "encode"),
+    ENCODINGS,
+    ids=["ipv4-fragments", "ipv4-options", "ipv6-fragments", "ipv6-destination-options"],
 )
 def test_what_went_up_may_be_acknowledged(
     own_router: Router,
     own_connection: Connect,
     forwarder: Forwarder,
     version: int,
-    form: Callable[[bytes], list[bytes]],
+    encode: Callable[[bytes], list[bytes]],
 ) -> None:
-    """The client's next segment comes in a form that flow tables do not serve."""
-    # A segment by hand has no time of its own.
+    """XDP accepts the server's ACK of a segment that only the stack could forward.
+
+    The segment comes in a form that flowtables do not forward: fragments, IPv4 options or
+    an IPv6 extension header.
+    """
+    # The crafted segment carries no valid TCP timestamp.
     netns.set_sysctls(own_router.client.namespace, {"ipv4/tcp_timestamps": 0})
-    talk = own_connection(TCP_PROTOCOL, version)
-    talk.offloaded()
+    conn = own_connection(TCP_PROTOCOL, version)
+    conn.offloaded()
     with tx_capture.frames(own_router.client.namespace) as sent:
-        talk.exchange(tx_capture.PAYLOAD)
+        conn.exchange(tx_capture.PAYLOAD)
         template = Ether(sent(own_router.client.device, tx_capture.PAYLOAD)[-1])
     segment = template[TCP]
-    segment.seq = (segment.seq + len(tx_capture.PAYLOAD)) % _WORD
-    segment.ack = (segment.ack + len(tx_capture.PAYLOAD)) % _WORD  # the exchange's echo
-    segment.payload = Raw(_PIECE)
+    segment.seq = (segment.seq + len(tx_capture.PAYLOAD)) % _SEQ_MODULO
+    segment.ack = (segment.ack + len(tx_capture.PAYLOAD)) % _SEQ_MODULO  # the exchange's echo
+    segment.payload = Raw(_DATA)
     for part in template.iterpayloads():
         for field in ("len", "plen", "chksum"):
             if field in part.fields:
                 delattr(part, field)
-    # Its socket has not sent that, and would say so.
-    nftables.run(DEAF, own_router.client.namespace)
+    # The client's socket has not sent the crafted data and would answer its ACK.
+    nftables.run(DROP_TCP_INPUT, own_router.client.namespace)
     before = forwarder.fates()
-    send_frames(own_router.client, form(bytes(template)))
-    assert talk.server.recv(len(_PIECE), socket.MSG_WAITALL) == _PIECE
+    send_frames(own_router.client, encode(bytes(template)))
+    assert conn.server.recv(len(_DATA), socket.MSG_WAITALL) == _DATA
     with rx_capture.frames(own_router.client) as arrived:
-        talk.server.sendall(tx_capture.PAYLOAD)
-        assert Ether(arrived(tx_capture.PAYLOAD)[0])[TCP].ack == (segment.seq + len(_PIECE)) % _WORD
+        conn.server.sendall(tx_capture.PAYLOAD)
+        assert (
+            Ether(arrived(tx_capture.PAYLOAD)[0])[TCP].ack
+            == (segment.seq + len(_DATA)) % _SEQ_MODULO
+        )
     assert not (forwarder.fates() - before)[Fate.OUT_OF_WINDOW]

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The flow map (clauses FM)."""
+"""Lookups in the flow map: hits, misses, values, timeouts and iteration (clauses FM)."""

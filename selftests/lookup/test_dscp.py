@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Packets of one connection with different DSCP: one flow, and one answer."""
+"""Packets of one connection with different DSCP and ECN bits: one flow, one value."""
 
 import pytest
 from scapy.layers.inet import IP
@@ -9,37 +9,39 @@ from scapy.layers.l2 import Ether
 from fixtures.flowmap import uapi
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.bpf import prog_syscalls
-from fixtures.guest.pytest_plugin.fixtures import Connect, Load
+from fixtures.guest.pytest_plugin.plugin_api import Connect, Load
 from fixtures.guest.topology.client_router_server import Port, Router
 from fixtures.guest.traffic import tx_capture
 from fixtures.guest.traffic.connections import UDP_PROTOCOL, Connection, frame
 
-# RFC 2474, 2597, 3246; the last two octets have ECN bits (RFC 3168), too.
-MARKS = {"CS1": (8, 0), "EF": (46, 0), "AF41 with ECT(0)": (34, 2), "CS7 with CE": (56, 3)}
+# DSCP: RFC 2474, 2597, 3246. ECN: RFC 3168.
+DSCP_AND_ECN = {"CS1": (8, 0), "EF": (46, 0), "AF41 with ECT(0)": (34, 2), "CS7 with CE": (56, 3)}
 
 # The counters of selftests/bpf/xdp_flow_lookup.bpf.c
 HIT_ORIGINAL, HIT_REPLY, MISS = 0, 1, 2
 
 
-def _octet(data: bytes) -> int:
-    """The octet of DSCP and ECN that a frame carries."""
+def _tos(data: bytes) -> int:
+    """Return a frame's TOS or traffic class byte: DSCP and ECN."""
     packet = Ether(data)
     return int(packet[IP].tos if IP in packet else packet[IPv6].tc)
 
 
-def _marked(sender: Port, receiver: Port, talk: Connection, octet: int) -> bytes:
-    packet = Ether(frame(sender, receiver, talk.tuple))
+def _frame_with_tos(sender: Port, receiver: Port, conn: Connection, tos: int) -> bytes:
+    """Build a frame of the connection with this TOS or traffic class byte."""
+    packet = Ether(frame(sender, receiver, conn.tuple))
     if IP in packet:
-        packet[IP].tos = octet
+        packet[IP].tos = tos
         del packet[IP].chksum
     else:
-        packet[IPv6].tc = octet
+        packet[IPv6].tc = tos
     return bytes(packet)
 
 
-def _value(fd: int, key: uapi.Key) -> bytes:
+def _value_without_expiry(fd: int, key: uapi.Key) -> bytes:
+    """Look a key up; the value's expiry, which packets refresh, is set to 0."""
     value = bpf.lookup(fd, key)
-    value.expires = 0  # moves with each packet
+    value.expires = 0  # refreshed by each packet
     return bytes(value)
 
 
@@ -48,26 +50,25 @@ def _value(fd: int, key: uapi.Key) -> bytes:
 def test_packets_of_any_dscp_are_one_flow(
     router: Router, flowmap: int, connection: Connect, load: Load, version: int
 ) -> None:
+    """Packets with any DSCP and ECN bits keep them and hit the connection's one flow."""
     program = load("xdp_flow_lookup", flowmap)
-    talk = connection(UDP_PROTOCOL, version)
-    flow = talk.offloaded()
-    told = [_value(flowmap, key) for key in flow.keys]
+    conn = connection(UDP_PROTOCOL, version)
+    flow = conn.offloaded()
+    expected = [_value_without_expiry(flowmap, key) for key in flow.keys]
 
-    for asked, (name, (dscp, ecn)) in enumerate(MARKS.items(), start=1):
-        octet = dscp << 2 | ecn
-        talk.mark(dscp, ecn)
+    for lookups, (mark, (dscp, ecn)) in enumerate(DSCP_AND_ECN.items(), start=1):
+        tos = dscp << 2 | ecn
+        conn.mark(dscp, ecn)
         with tx_capture.frames(router.namespace) as sent:
-            talk.exchange(tx_capture.PAYLOAD)
-            for device in (router.outside, router.inside):
-                assert [_octet(data) for data in sent(device.device, tx_capture.PAYLOAD)] == [
-                    octet
-                ], name
-        assert [_value(flowmap, key) for key in flow.keys] == told, name
-        packet = _marked(router.client, router.inside, talk, octet)
+            conn.exchange(tx_capture.PAYLOAD)
+            for port in (router.outside, router.inside):
+                assert [_tos(data) for data in sent(port.device, tx_capture.PAYLOAD)] == [tos], mark
+        assert [_value_without_expiry(flowmap, key) for key in flow.keys] == expected, mark
+        packet = _frame_with_tos(router.client, router.inside, conn, tos)
         run = program.program_fd("xdp_flow_lookup")
         prog_syscalls.run_xdp(run, packet, router.inside.index, router.namespace)
-        assert (program.counter(HIT_ORIGINAL), program.counter(MISS)) == (asked, 0), name
-    entry = talk.entry()
+        assert (program.counter(HIT_ORIGINAL), program.counter(MISS)) == (lookups, 0), mark
+    entry = conn.entry()
     assert entry is not None
     assert entry.offloaded
     assert len(list(bpf.keys(flowmap))) == 2

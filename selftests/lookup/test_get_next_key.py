@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Walks over a map that changes meanwhile, and what a walk hands out."""
+"""BPF_MAP_GET_NEXT_KEY and batches on a map that changes during the iteration."""
 
 import ctypes
 import errno
@@ -15,18 +15,19 @@ from fixtures.guest.core.expect_errno import refused
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import ftrace
 from fixtures.guest.net import conntrack
-from fixtures.guest.pytest_plugin.fixtures import Connect
+from fixtures.guest.pytest_plugin.plugin_api import Connect
 from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic.connections import UDP_PROTOCOL, Flow
 
-# Gives the next key of a walk, or None at its end.
+# Returns the iteration's next key, or None at its end.
 Step = Callable[[], uapi.Key | None]
 
-WALKS = 16
-"""NF_FLOW_SNOOP_CURSORS: of how many a table remembers where they were."""
+CURSORS = 16
+"""NF_FLOW_SNOOP_CURSORS: of how many iterations a snoop table remembers the position."""
 
 
-def _by_key(fd: int) -> Step:
+def _get_next_key(fd: int) -> Step:
+    """Iterate with BPF_MAP_GET_NEXT_KEY."""
     last: uapi.Key | None = None
 
     def step() -> uapi.Key | None:
@@ -40,7 +41,8 @@ def _by_key(fd: int) -> Step:
     return step
 
 
-def _by_batch(fd: int) -> Step:
+def _lookup_batch(fd: int) -> Step:
+    """Iterate with BPF_MAP_LOOKUP_BATCH, one entry a call."""
     cursor = None
 
     def step() -> uapi.Key | None:
@@ -51,7 +53,8 @@ def _by_batch(fd: int) -> Step:
     return step
 
 
-def _flows(connection: Connect, count: int) -> list[Flow]:
+def _offload_flows(connection: Connect, count: int) -> list[Flow]:
+    """Offload ``count`` UDP connections, alternating IPv6 and IPv4."""
     return [
         connection(UDP_PROTOCOL, 4 if port % 2 else 6, server_port=7200 + port).offloaded()
         for port in range(count)
@@ -62,92 +65,103 @@ def _flows(connection: Connect, count: int) -> list[Flow]:
 def test_walk_passes_over_many_that_have_ended(
     router: Router, flowmap: int, connection: Connect
 ) -> None:
-    """More than the kernel passes over with bottom halves off: NF_FLOW_SNOOP_BATCH."""
-    flows = _flows(connection, 150)
+    """BPF_MAP_GET_NEXT_KEY skips 150 dead flows to reach a new one.
+
+    That is more than the kernel skips with bottom halves off: NF_FLOW_SNOOP_BATCH.
+    """
+    flows = _offload_flows(connection, 150)
     assert len(list(bpf.keys(flowmap))) == 2 * len(flows)
     conntrack.flush(router.namespace)
-    # Before garbage collection has taken them all, as a rule.
+    # Usually garbage collection has not yet removed all of them.
     with refused(errno.ENOENT):
         bpf.next_key(flowmap, None)
-    (after,) = _flows(connection, 1)
-    assert sorted(map(bytes, bpf.keys(flowmap))) == sorted(map(bytes, after.keys))
+    (new_flow,) = _offload_flows(connection, 1)
+    assert sorted(map(bytes, bpf.keys(flowmap))) == sorted(map(bytes, new_flow.keys))
 
 
 @pytest.mark.clause("FM-6")
-@pytest.mark.parametrize("walk", [_by_key, _by_batch], ids=["keys", "batches"])
-@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize(
+    "start_iteration", [_get_next_key, _lookup_batch], ids=["get-next-key", "lookup-batch"]
+)
+@pytest.mark.parametrize("steps", [1, 2, 5], ids="after-{}-keys".format)
 def test_walk_goes_on_where_its_last_flow_has_ended(
     router: Router,
     flowmap: int,
     connection: Connect,
     steps: int,
-    walk: Callable[[int], Step],
+    start_iteration: Callable[[int], Step],
 ) -> None:
-    flows = _flows(connection, 5)
-    step = walk(flowmap)
+    """An iteration goes on after conntrack deletes the flow that it returned last."""
+    flows = _offload_flows(connection, 5)
+    step = start_iteration(flowmap)
     seen = [step() for _ in range(steps)]
     last = seen[-1]
     assert last is not None
-    (ended,) = [flow for flow in flows if bytes(last) in map(bytes, flow.keys)]
-    conntrack.delete(ended.entry.original, router.namespace)
+    (deleted,) = [flow for flow in flows if bytes(last) in map(bytes, flow.keys)]
+    conntrack.delete(deleted.entry.original, router.namespace)
 
-    # Each of the others once, whether before or after; no more of the one that has ended.
-    walked = [bytes(key) for key in seen if key is not None]
+    # Every other key exactly once, before or after; the deleted flow's keys not any more.
+    visited = [bytes(key) for key in seen if key is not None]
     while (key := step()) is not None:
-        assert bytes(key) not in map(bytes, ended.keys)
-        walked.append(bytes(key))
-        assert len(walked) <= 2 * len(flows), "the walk does not end"
-    others = [bytes(key) for flow in flows if flow is not ended for key in flow.keys]
-    gone = set(map(bytes, ended.keys))
-    assert sorted(key for key in walked if key not in gone) == sorted(others)
+        assert bytes(key) not in map(bytes, deleted.keys)
+        visited.append(bytes(key))
+        assert len(visited) <= 2 * len(flows), "the iteration does not end"
+    others = [bytes(key) for flow in flows if flow is not deleted for key in flow.keys]
+    removed = set(map(bytes, deleted.keys))
+    assert sorted(key for key in visited if key not in removed) == sorted(others)
 
 
 @pytest.mark.clause("FM-6", "SN-6")
 def test_so_many_walks_at_one_time_go_on_where_their_last_flows_have_ended(
     router: Router, flowmap: int, connection: Connect
 ) -> None:
-    oldest, *ending = _flows(connection, WALKS + 1)
-    walks = [_by_key(flowmap) for _ in range(WALKS)]
-    # The first one goes furthest: none is to step on where another stands.
-    for number, step in enumerate(walks):
-        for _ in range(2 * (WALKS - number)):
+    """Sixteen iterations at once, the maximum, go on after deletion of the flows returned last."""
+    oldest_flow, *deleted_flows = _offload_flows(connection, CURSORS + 1)
+    iterations = [_get_next_key(flowmap) for _ in range(CURSORS)]
+    # The first goes furthest, so that no iteration shares another's position.
+    for number, step in enumerate(iterations):
+        for _ in range(2 * (CURSORS - number)):
             assert step() is not None
-    for flow in ending:
+    for flow in deleted_flows:
         conntrack.delete(flow.entry.original, router.namespace)
-    rest = [*map(bytes, oldest.keys), None]
-    for step in walks:
-        keys = [step() for _ in rest]
-        assert [None if key is None else bytes(key) for key in keys] == rest
+    remaining_keys = [*map(bytes, oldest_flow.keys), None]
+    for step in iterations:
+        keys = [step() for _ in remaining_keys]
+        assert [None if key is None else bytes(key) for key in keys] == remaining_keys
 
 
 @pytest.mark.clause("FM-6")
 def test_walk_steps_over_flows_that_have_gone_at_one_time(
     router: Router, flowmap: int, connection: Connect
 ) -> None:
-    """Entries are numbered, and the walk does not count down to the next one that is there."""
-    flows = _flows(connection, 24)
-    newest, gone, next_one = flows[-1], flows[16:-1], flows[15]
-    step = _by_key(flowmap)
-    assert [bytes(step() or b"") for _ in newest.keys] == list(map(bytes, newest.keys))
-    for flow in gone:
-        conntrack.delete(flow.entry.original, router.namespace)
-    left = len(flows) - len(gone)
-    wait_for("them to leave the map", lambda: bpf.entries(flowmap) == left)
+    """BPF_MAP_GET_NEXT_KEY finds the next entry after removed ones without checking each number.
 
-    # Asked of each entry that the walk looks at.
+    Entries are numbered; the kernel must not count down through the numbers that are unused.
+    """
+    flows = _offload_flows(connection, 24)
+    newest, removed, next_one = flows[-1], flows[16:-1], flows[15]
+    step = _get_next_key(flowmap)
+    assert [bytes(step() or b"") for _ in newest.keys] == list(map(bytes, newest.keys))
+    for flow in removed:
+        conntrack.delete(flow.entry.original, router.namespace)
+    left = len(flows) - len(removed)
+    wait_for("the deleted flows to leave the map", lambda: bpf.entries(flowmap) == left)
+
+    # The kernel checks the route of each entry that it considers.
     with ftrace.calls("ipv4_dst_check", "ip6_dst_check") as called:
         assert bytes(step() or b"") == bytes(next_one.original)
-        looks = called().total()
-    assert 1 <= looks < len(gone)
+        checks = called().total()
+    assert 1 <= checks < len(removed)
 
 
 @pytest.mark.clause("FM-6")
 def test_key_that_was_never_there_ends_the_walk(flowmap: int, connection: Connect) -> None:
-    flows = _flows(connection, 3)
-    strange = uapi.Key.from_buffer_copy(flows[0].original)
-    strange.ports.source ^= 1
+    """BPF_MAP_GET_NEXT_KEY of a key that never was in the map returns ENOENT."""
+    flows = _offload_flows(connection, 3)
+    unknown = uapi.Key.from_buffer_copy(flows[0].original)
+    unknown.ports.source ^= 1
     with refused(errno.ENOENT):
-        bpf.next_key(flowmap, strange)
+        bpf.next_key(flowmap, unknown)
     assert len(list(bpf.keys(flowmap))) == 2 * len(flows)
 
 
@@ -155,7 +169,10 @@ def test_key_that_was_never_there_ends_the_walk(flowmap: int, connection: Connec
 def test_key_that_a_walk_hands_out_has_nothing_of_old_memory(
     flowmap: int, connection: Connect, cleanup: ExitStack
 ) -> None:
-    """The kernel's copy of a key full of ones has just been freed, on the same CPU."""
+    """A returned key contains no stale memory.
+
+    The kernel has just freed, on the same CPU, its copy of a key whose bits are all set.
+    """
     expected = set(map(bytes, connection(UDP_PROTOCOL, 4).offloaded().keys))
     cleanup.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
     os.sched_setaffinity(0, {0})

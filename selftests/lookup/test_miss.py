@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the flow map does not find, and what it refuses to be asked."""
+"""Lookups that miss, and keys that are refused."""
 
 import errno
 import socket
@@ -11,62 +11,69 @@ from fixtures.flowmap import uapi
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.bpf.map_readers import Asker
 from fixtures.guest.core.expect_errno import refused
-from fixtures.guest.pytest_plugin.fixtures import Connect, Load
+from fixtures.guest.pytest_plugin.plugin_api import Connect, Load
 from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic.connections import TCP_PROTOCOL, UDP_PROTOCOL
 
 Change = Callable[[uapi.Key], None]
 
 
-def _set(field: str, value: int) -> Change:
+def _set_field(field: str, value: int) -> Change:
+    """Set a field of the key."""
     return lambda key: setattr(key, field, value)
 
 
-def _byte(field: str, place: int) -> Change:
+def _flip_bit(field: str, at: int) -> Change:
+    """Flip a bit in one byte of a key's field."""
+
     def change(key: uapi.Key) -> None:
-        getattr(key, field)[place] ^= 1
+        getattr(key, field)[at] ^= 1
 
     return change
 
 
-def _port(which: str) -> Change:
+def _flip_port(which: str) -> Change:
+    """Flip a bit in the source or destination port."""
     return lambda key: setattr(key.ports, which, getattr(key.ports, which) ^ 1)
 
 
-def _tag(which: int) -> Change:
+def _add_tag(depth: int) -> Change:
+    """Add a VLAN tag to the key, at encapsulation depth 0 (outer) or 1."""
+
     def change(key: uapi.Key) -> None:
-        key.encap[which].id = 7
-        key.encap[which].proto = uapi.ETH_P_8021Q
+        key.encap[depth].id = 7
+        key.encap[depth].proto = uapi.ETH_P_8021Q
 
     return change
 
 
-def _swap(key: uapi.Key) -> None:
+def _swap_addresses(key: uapi.Key) -> None:
+    """Exchange source and destination address."""
     source = bytes(key.src)
     key.src[:] = bytes(key.dst)
     key.dst[:] = source
 
 
-NEAR_MISSES: dict[str, Change] = {
-    "first byte of the source": _byte("src", 0),
-    "last byte of the source": _byte("src", 3),
-    "byte after an IPv4 source": _byte("src", 4),
-    "last byte of the source field": _byte("src", 15),
-    "last byte of the destination": _byte("dst", 3),
-    "last byte of the destination field": _byte("dst", 15),
-    "source port": _port("source"),
-    "destination port": _port("destination"),
-    "device of the other side": _set("iifindex", 22),
-    "no device": _set("iifindex", 0),
-    "other network protocol": _set("l3proto", socket.AF_INET6),
-    "no network protocol": _set("l3proto", 0),
-    "other transport protocol": _set("l4proto", socket.IPPROTO_SCTP),
-    "a tag": _tag(0),
-    "an inner tag": _tag(1),
-    "a tunnel": _set("tun_l4proto", socket.IPPROTO_IPIP),
-    "a tunnel's source": _byte("tun_src", 0),
-    "a tunnel's destination": _byte("tun_dst", 15),
-    "addresses swapped": _swap,
+KEY_CHANGES: dict[str, Change] = {
+    "source address, first byte": _flip_bit("src", 0),
+    "source address, last byte": _flip_bit("src", 3),
+    "source field, first byte after the IPv4 address": _flip_bit("src", 4),
+    "source field, last byte": _flip_bit("src", 15),
+    "destination address, last byte": _flip_bit("dst", 3),
+    "destination field, last byte": _flip_bit("dst", 15),
+    "source port": _flip_port("source"),
+    "destination port": _flip_port("destination"),
+    "ifindex of the other device": _set_field("iifindex", 22),
+    "ifindex 0": _set_field("iifindex", 0),
+    "other L3 protocol": _set_field("l3proto", socket.AF_INET6),
+    "L3 protocol 0": _set_field("l3proto", 0),
+    "other L4 protocol": _set_field("l4proto", socket.IPPROTO_SCTP),
+    "one VLAN tag": _add_tag(0),
+    "inner VLAN tag only": _add_tag(1),
+    "tunnel protocol": _set_field("tun_l4proto", socket.IPPROTO_IPIP),
+    "tunnel source": _flip_bit("tun_src", 0),
+    "tunnel destination": _flip_bit("tun_dst", 15),
+    "source and destination swapped": _swap_addresses,
 }
 
 
@@ -75,15 +82,16 @@ NEAR_MISSES: dict[str, Change] = {
 def test_key_that_differs_in_one_field_is_not_found(
     flowmap: int, connection: Connect, protocol: int
 ) -> None:
+    """A key that differs from the flow's in any one field misses."""
     flow = connection(protocol, 4).offloaded()
-    found = []
-    for name, change in NEAR_MISSES.items():
-        near = uapi.Key.from_buffer_copy(flow.original)
-        change(near)
-        assert bytes(near) != bytes(flow.original), name
-        if bpf.found(flowmap, near) is not None:
-            found.append(name)
-    assert found == []
+    hits = []
+    for name, change in KEY_CHANGES.items():
+        changed = uapi.Key.from_buffer_copy(flow.original)
+        change(changed)
+        assert bytes(changed) != bytes(flow.original), name
+        if bpf.found(flowmap, changed) is not None:
+            hits.append(name)
+    assert hits == []
     assert bpf.found(flowmap, flow.original) is not None
 
 
@@ -92,34 +100,39 @@ def test_key_that_differs_in_one_field_is_not_found(
 def test_none_of_a_thousand_keys_that_differ_in_an_address_is_found(
     flowmap: int, connection: Connect, field: str
 ) -> None:
-    """Some of them are in the flow's own hash bucket, where only the comparison is left."""
+    """A thousand keys that differ from the flow's in one address all miss.
+
+    Some of them share the flow's hash bucket, so that only the key comparison rejects them.
+    """
     flow = connection(UDP_PROTOCOL, 6).offloaded()
-    found = []
+    hits = []
     for number in range(1, 1001):
-        near = uapi.Key.from_buffer_copy(flow.original)
-        address = getattr(near, field)
-        address[14] ^= number >> 8
-        address[15] ^= number & 0xFF
-        if bpf.found(flowmap, near) is not None:
-            found.append(number)
-    assert found == []
+        changed = uapi.Key.from_buffer_copy(flow.original)
+        field_bytes = getattr(changed, field)
+        field_bytes[14] ^= number >> 8
+        field_bytes[15] ^= number & 0xFF
+        if bpf.found(flowmap, changed) is not None:
+            hits.append(number)
+    assert hits == []
     assert bpf.found(flowmap, flow.original) is not None
 
 
 @pytest.mark.clause("FM-5")
 def test_reserved_byte_is_einval(flowmap: int, connection: Connect, load: Load) -> None:
+    """A key with its reserved byte set returns EINVAL from bpf(2) and misses in a program."""
     flow = connection(TCP_PROTOCOL, 4).offloaded()
-    asker = Asker(load("lookup_probe", flowmap, "by_xdp"), "by_xdp")
-    assert asker.ask(flow.original) is not None
+    probe = Asker(load("lookup_probe", flowmap, "by_xdp"), "by_xdp")
+    assert probe.ask(flow.original) is not None
     flow.original.reserved = 1
     with refused(errno.EINVAL):
         bpf.lookup(flowmap, flow.original)
-    assert asker.ask(flow.original) is None  # a program is told no more than that
+    assert probe.ask(flow.original) is None  # programs get NULL, no errno
 
 
 @pytest.mark.clause("FM-5", "FM-4")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 def test_nothing_is_found_in_an_empty_map(router: Router, flowmap: int, version: int) -> None:
+    """An empty map misses every lookup and has no keys."""
     source, destination = router.client.addresses[version], router.server.addresses[version]
     key = uapi.key(TCP_PROTOCOL, source, destination, 1, 2, router.inside.index)
     assert bpf.found(flowmap, key) is None
@@ -130,9 +143,10 @@ def test_nothing_is_found_in_an_empty_map(router: Router, flowmap: int, version:
 def test_map_of_another_namespace_finds_nothing(
     router: Router, flowmap: int, connection: Connect, make_flowmap: Callable[[str], int]
 ) -> None:
+    """A map of another netns has no keys, and misses both keys of the flow."""
     flow = connection(UDP_PROTOCOL, 4).offloaded()
     assert bpf.found(flowmap, flow.original) is not None
-    for elsewhere in (router.client.namespace, router.server.namespace):
-        other = make_flowmap(elsewhere)
-        assert [bpf.found(other, key) for key in flow.keys] == [None, None]
-        assert list(bpf.keys(other)) == []
+    for other_netns in (router.client.namespace, router.server.namespace):
+        other_map = make_flowmap(other_netns)
+        assert [bpf.found(other_map, key) for key in flow.keys] == [None, None]
+        assert list(bpf.keys(other_map)) == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Who keeps a flow alive: a program that forwards its packets does, a reader does not."""
+"""Flow timeouts: a program's lookup refreshes them, a lookup by bpf(2) does not."""
 
 import time
 
@@ -10,16 +10,16 @@ from fixtures.guest.bpf import prog_syscalls
 from fixtures.guest.bpf.map_readers import Asker
 from fixtures.guest.core.polling import scale, wait_for
 from fixtures.guest.net import netns
-from fixtures.guest.pytest_plugin.fixtures import Connect, Load
+from fixtures.guest.pytest_plugin.plugin_api import Connect, Load
 from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic.connections import TCP_PROTOCOL, UDP_PROTOCOL, frame
 
 XDP_PASS = 2
 _SECOND = 10**9
-# The kernel moves a timeout only when it gains more than a second by that.
-_LONG_ENOUGH = 1.5
-_SOON = 0.4
-_TICKS = _SECOND // 10
+# Seconds. The kernel refreshes a timeout only if that moves it by more than a second.
+_REFRESH_GAP = 1.5
+_WITHIN_GAP = 0.4
+_JIFFY_ROUNDING = _SECOND // 10
 
 
 @pytest.mark.clause("FM-10")
@@ -33,28 +33,29 @@ def test_programs_lookup_moves_the_expiry_and_reading_does_not(
     protocol: int,
     version: int,
 ) -> None:
+    """An XDP lookup refreshes the expiry; lookup, iteration and batch by bpf(2) do not."""
     program = load("xdp_flow_lookup", flowmap)
-    talk = connection(protocol, version)
-    flow = talk.offloaded()
-    packet = frame(router.client, router.inside, talk.tuple)
+    conn = connection(protocol, version)
+    flow = conn.offloaded()
+    packet = frame(router.client, router.inside, conn.tuple)
 
-    def look() -> int:
+    def xdp_lookup() -> int:
         run = program.program_fd("xdp_flow_lookup")
         return prog_syscalls.run_xdp(run, packet, router.inside.index, router.namespace)
 
-    assert look() == XDP_PASS
+    assert xdp_lookup() == XDP_PASS
     before = bpf.lookup(flowmap, flow.original).expires
 
-    # No packet crosses the router from here on.
-    time.sleep(_LONG_ENOUGH)
+    # From here on no packet refreshes the flow.
+    time.sleep(_REFRESH_GAP)
     for key in flow.keys:
         bpf.lookup(flowmap, key)
     list(bpf.keys(flowmap))
     bpf.lookup_batch(flowmap, 16)
-    unmoved = bpf.lookup(flowmap, flow.original).expires
-    assert abs(unmoved - before) < _TICKS
+    after_reads = bpf.lookup(flowmap, flow.original).expires
+    assert abs(after_reads - before) < _JIFFY_ROUNDING
 
-    look()
+    xdp_lookup()
     assert bpf.lookup(flowmap, flow.original).expires > before + _SECOND
 
 
@@ -62,27 +63,30 @@ def test_programs_lookup_moves_the_expiry_and_reading_does_not(
 def test_second_lookup_within_a_second_moves_nothing(
     flowmap: int, connection: Connect, load: Load
 ) -> None:
-    """Each write of the timeout is one to a cache line that all CPUs share."""
-    flow = connection(UDP_PROTOCOL, 4).offloaded()
-    asker = Asker(load("lookup_probe", flowmap, "by_xdp"), "by_xdp")
+    """A second program lookup within a second does not write the timeout again.
 
-    def expires() -> int:
-        value = asker.ask(flow.original)
+    The timeout is in a cache line that all CPUs share, so writes are expensive.
+    """
+    flow = connection(UDP_PROTOCOL, 4).offloaded()
+    probe = Asker(load("lookup_probe", flowmap, "by_xdp"), "by_xdp")
+
+    def lookup_expiry() -> int:
+        value = probe.ask(flow.original)
         assert value is not None
         return int(value.expires)
 
-    def both() -> tuple[int, int] | None:
-        # The first lookup gains more than a second, and so moves it.
-        time.sleep(_LONG_ENOUGH)
-        start = time.monotonic()
-        first = expires()
-        time.sleep(_SOON)
-        second = expires()
-        # On a machine so slow the second would gain a second, too.
-        return (first, second) if time.monotonic() - start < 2 * _SOON else None
+    def two_lookups() -> tuple[int, int] | None:
+        # The first lookup would move the expiry by more than a second, so it refreshes it.
+        time.sleep(_REFRESH_GAP)
+        started = time.monotonic()
+        first = lookup_expiry()
+        time.sleep(_WITHIN_GAP)
+        second = lookup_expiry()
+        # On a slow machine the second lookup would refresh it, too: try again.
+        return (first, second) if time.monotonic() - started < 2 * _WITHIN_GAP else None
 
-    first, second = wait_for("two lookups within a second", both)
-    assert abs(second - first) < _TICKS
+    first, second = wait_for("two lookups within a second", two_lookups)
+    assert abs(second - first) < _JIFFY_ROUNDING
 
 
 @pytest.mark.clause("FM-10", "SN-6")
@@ -90,12 +94,13 @@ def test_second_lookup_within_a_second_moves_nothing(
 def test_flow_that_only_a_program_uses_outlives_its_timeout(
     router: Router, flowmap: int, connection: Connect, load: Load
 ) -> None:
+    """XDP lookups alone keep a flow beyond its timeout; without them it expires."""
     seconds = max(4, round(scale()))
     netns.set_sysctls(router.namespace, {"netfilter/nf_flowtable_udp_timeout": seconds})
     program = load("xdp_flow_lookup", flowmap)
-    talk = connection(UDP_PROTOCOL, 4)
-    flow = talk.offloaded()
-    packet = frame(router.client, router.inside, talk.tuple)
+    conn = connection(UDP_PROTOCOL, 4)
+    flow = conn.offloaded()
+    packet = frame(router.client, router.inside, conn.tuple)
 
     end = time.monotonic() + 2 * seconds
     while time.monotonic() < end:
@@ -105,9 +110,9 @@ def test_flow_that_only_a_program_uses_outlives_its_timeout(
         time.sleep(seconds / 8)
     assert bpf.lookup(flowmap, flow.reply).ct_id == flow.entry.identity
 
-    def gone() -> bool:
-        # Looking all the time, from user space, must not keep it.
+    def expired() -> bool:
+        # Constant lookups by bpf(2) must not keep the flow alive.
         return all(bpf.found(flowmap, key) is None for key in flow.keys)
 
-    wait_for("the flow to expire once no program asks for it", gone, seconds=4.0 * seconds)
+    wait_for("the flow to expire without program lookups", expired, seconds=4.0 * seconds)
     assert [bytes(key) for key in bpf.keys(flowmap)] == []

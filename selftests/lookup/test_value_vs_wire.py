@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The wire as the judge: what a value promises is what the kernel's own forwarding sends."""
+"""Flow values compared with captured frames: the kernel's forwarding is the oracle."""
 
 import errno
 import socket
@@ -14,7 +14,7 @@ from fixtures.flowmap import uapi
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core.expect_errno import refused
 from fixtures.guest.net import netlink, rtnetlink
-from fixtures.guest.pytest_plugin.fixtures import Connect, describe
+from fixtures.guest.pytest_plugin.plugin_api import Connect, describe
 from fixtures.guest.topology import ipip, ipsec, pppoe
 from fixtures.guest.topology.client_router_server import Plan, Router
 from fixtures.guest.traffic import packet_headers, tx_capture
@@ -22,7 +22,7 @@ from fixtures.guest.traffic.connections import TCP_PROTOCOL, UDP_PROTOCOL, Conne
 
 protocols = pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
 versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
-PLANS = [
+ROUTER_CONFIGS = [
     Plan(),
     Plan(nat="masquerade"),
     Plan(nat="snat"),
@@ -35,19 +35,19 @@ PLANS = [
     Plan(bridge="vlan"),
     Plan(nat="snat+dnat", bridge="vlan"),
 ]
-_HEADERS = {4: 20 + 8, 6: 40 + 8}
-_ETHERNET = 14
+_IP_UDP_LEN = {4: 20 + 8, 6: 40 + 8}
+_ETHERNET_LEN = 14
 _MTU_DISCOVER = {
     4: (socket.IPPROTO_IP, 10, 2),  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
     6: (socket.IPPROTO_IPV6, 23, 2),  # IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO
 }
 
 
-def _require_wire_to_agree(router: Router, flowmap: int, talk: Connection) -> None:
-    """Both directions' values against the frames of one more exchange."""
-    flow = talk.offloaded()
+def _check_transmitted_frames(router: Router, flowmap: int, conn: Connection) -> None:
+    """Exchange one payload; compare the frames sent in each direction with its value."""
+    flow = conn.offloaded()
     with tx_capture.frames(router.namespace) as sent:
-        talk.exchange(tx_capture.PAYLOAD)
+        conn.exchange(tx_capture.PAYLOAD)
         for key, device in ((flow.original, router.outside), (flow.reply, router.inside)):
             value = bpf.lookup(flowmap, key)
             seen = {
@@ -58,13 +58,14 @@ def _require_wire_to_agree(router: Router, flowmap: int, talk: Connection) -> No
 
 
 @pytest.mark.clause("FM-3", "SN-4")
-@pytest.mark.parametrize("router", PLANS, ids=describe, indirect=True)
+@pytest.mark.parametrize("router", ROUTER_CONFIGS, ids=describe, indirect=True)
 @versions
 @protocols
 def test_packets_leave_as_the_value_says(
     router: Router, flowmap: int, connection: Connect, protocol: int, version: int
 ) -> None:
-    _require_wire_to_agree(router, flowmap, connection(protocol, version))
+    """Frames leave with the headers and by the device that the values give."""
+    _check_transmitted_frames(router, flowmap, connection(protocol, version))
 
 
 @pytest.mark.clause("FM-3", "FM-4")
@@ -72,8 +73,9 @@ def test_packets_leave_as_the_value_says(
 def test_packets_leave_in_the_session_that_the_value_names(
     own_router: Router, own_flowmap: int, cleanup: ExitStack, version: int
 ) -> None:
+    """Frames to a PPPoE client leave in the session that the value gives."""
     router = pppoe.over(own_router, 0x1234, cleanup)
-    _require_wire_to_agree(router, own_flowmap, connect(router, UDP_PROTOCOL, version, cleanup))
+    _check_transmitted_frames(router, own_flowmap, connect(router, UDP_PROTOCOL, version, cleanup))
 
 
 @pytest.mark.clause("FM-3", "FM-4", "FM-6")
@@ -82,11 +84,12 @@ def test_packets_leave_in_the_session_that_the_value_names(
 def test_packets_leave_in_the_tunnel_that_the_value_names(
     own_router: Router, own_flowmap: int, cleanup: ExitStack, protocol: int, version: int
 ) -> None:
+    """Frames leave in the IP tunnel that the value gives; a key without the tunnel misses."""
     router = ipip.over(own_router, version)
-    talk = connect(router, protocol, version, cleanup)
-    _require_wire_to_agree(router, own_flowmap, talk)
+    conn = connect(router, protocol, version, cleanup)
+    _check_transmitted_frames(router, own_flowmap, conn)
 
-    flow = talk.offloaded()
+    flow = conn.offloaded()
     assert bpf.lookup(own_flowmap, flow.original).tun_l4proto == flow.reply.tun_l4proto != 0
     plain = uapi.Key.from_buffer_copy(flow.reply)
     plain.tun_l4proto, plain.tun_src, plain.tun_dst = 0, uapi.Address(), uapi.Address()
@@ -100,25 +103,29 @@ def test_packets_leave_in_the_tunnel_that_the_value_names(
 def test_packets_leave_through_ipsec_where_the_value_says_so(
     own_router: Router, own_flowmap: int, own_connection: Connect, protocol: int, version: int
 ) -> None:
+    """Packets whose value has transmit type XFRM leave the router only as ESP."""
     ipsec.over(own_router, version)
-    talk = own_connection(protocol, version)
-    flow = talk.offloaded()
-    outwards, inwards = (bpf.lookup(own_flowmap, key) for key in flow.keys)
-    assert (outwards.xmit_type, inwards.xmit_type) == (uapi.XMIT_XFRM, uapi.XMIT_NEIGH)
-    # By which device is decided behind the transformation.
-    assert outwards.oifindex == 0
+    conn = own_connection(protocol, version)
+    flow = conn.offloaded()
+    to_server, to_client = (bpf.lookup(own_flowmap, key) for key in flow.keys)
+    assert (to_server.xmit_type, to_client.xmit_type) == (uapi.XMIT_XFRM, uapi.XMIT_NEIGH)
+    # The transformation decides on the output device later.
+    assert to_server.oifindex == 0
 
-    ends = ipsec.between(own_router, version)
+    endpoints = ipsec.between(own_router, version)
     with tx_capture.frames(own_router.namespace) as sent:
-        talk.exchange(tx_capture.PAYLOAD)
+        conn.exchange(tx_capture.PAYLOAD)
         plain = {
             device: sent(device, tx_capture.PAYLOAD)
             for device in (own_router.inside.device, own_router.outside.device)
         }
         assert plain.pop(own_router.inside.device)
         assert plain == {own_router.outside.device: []}
-        outer = sent(own_router.outside.device, b"".join(ip_address(end).packed for end in ends))
-        assert {packet_headers.protocol(frame) for frame in outer} == {ipsec.ESP}
+        esp_frames = sent(
+            own_router.outside.device,
+            b"".join(ip_address(endpoint).packed for endpoint in endpoints),
+        )
+        assert {packet_headers.protocol(frame) for frame in esp_frames} == {ipsec.ESP}
 
 
 @pytest.mark.clause("FM-3", "FM-4")
@@ -126,19 +133,22 @@ def test_packets_leave_through_ipsec_where_the_value_says_so(
 def test_packets_leave_to_the_gateway_that_the_value_names(
     own_router: Router, own_flowmap: int, cleanup: ExitStack, version: int
 ) -> None:
-    """The server is not on the router's link: its own station is the gateway to it."""
-    host, whole = {4: ("192.0.5.2", 32), 6: ("2001:db8:5::2", 128)}[version]
-    server = own_router.server
-    behind = replace(server, addresses=server.addresses | {version: host})
-    netlink.transact(
-        netlink.NETLINK_ROUTE, [rtnetlink.address(server.index, host, whole)], server.namespace
-    )
-    way = rtnetlink.route(host, whole, server.addresses[version])
-    netlink.transact(netlink.NETLINK_ROUTE, [way], own_router.namespace)
+    """Packets to a host behind a gateway leave with the gateway's MAC address from the value.
 
-    talk = connect(replace(own_router, server=behind), UDP_PROTOCOL, version, cleanup)
-    _require_wire_to_agree(own_router, own_flowmap, talk)
-    value = bpf.lookup(own_flowmap, talk.offloaded().original)
+    The server's own device is that gateway: the host's address is not on the router's link.
+    """
+    host, prefixlen = {4: ("192.0.5.2", 32), 6: ("2001:db8:5::2", 128)}[version]
+    server = own_router.server
+    server_with_host = replace(server, addresses=server.addresses | {version: host})
+    netlink.transact(
+        netlink.NETLINK_ROUTE, [rtnetlink.address(server.index, host, prefixlen)], server.namespace
+    )
+    route = rtnetlink.route(host, prefixlen, server.addresses[version])
+    netlink.transact(netlink.NETLINK_ROUTE, [route], own_router.namespace)
+
+    conn = connect(replace(own_router, server=server_with_host), UDP_PROTOCOL, version, cleanup)
+    _check_transmitted_frames(own_router, own_flowmap, conn)
+    value = bpf.lookup(own_flowmap, conn.offloaded().original)
     assert uapi.mac(value.h_dest) == server.mac
 
 
@@ -146,25 +156,31 @@ def test_packets_leave_to_the_gateway_that_the_value_names(
 def test_value_names_no_station_where_an_ipv4_route_has_an_ipv6_gateway(
     own_router: Router, own_flowmap: int, cleanup: ExitStack
 ) -> None:
-    """The flow table itself asks ARP for the server, whatever the route says."""
+    """The value of an IPv4 route with an IPv6 gateway has no MAC addresses.
+
+    The flowtable itself sends an ARP request for the destination, whatever the route says.
+    """
     host = "192.0.5.2"
     server = own_router.server
-    behind = replace(server, addresses=server.addresses | {4: host})
+    server_with_host = replace(server, addresses=server.addresses | {4: host})
     netlink.transact(
         netlink.NETLINK_ROUTE, [rtnetlink.address(server.index, host, 32)], server.namespace
     )
-    way = rtnetlink.route(host, 32, server.addresses[6])
-    netlink.transact(netlink.NETLINK_ROUTE, [way], own_router.namespace)
+    route = rtnetlink.route(host, 32, server.addresses[6])
+    netlink.transact(netlink.NETLINK_ROUTE, [route], own_router.namespace)
 
-    flow = connect(replace(own_router, server=behind), UDP_PROTOCOL, 4, cleanup).offloaded()
-    there, back = (bpf.lookup(own_flowmap, key) for key in flow.keys)
-    assert there.oifindex == own_router.outside.index
-    assert bytes(there.h_dest) == bytes(there.h_source) == bytes(6)
-    assert uapi.mac(back.h_dest) == own_router.client.mac
+    flow = connect(
+        replace(own_router, server=server_with_host), UDP_PROTOCOL, 4, cleanup
+    ).offloaded()
+    to_server, to_client = (bpf.lookup(own_flowmap, key) for key in flow.keys)
+    assert to_server.oifindex == own_router.outside.index
+    assert bytes(to_server.h_dest) == bytes(to_server.h_source) == bytes(6)
+    assert uapi.mac(to_client.h_dest) == own_router.client.mac
 
 
-def _lengths(frames: Sequence[bytes]) -> set[int]:
-    return {len(frame) - _ETHERNET for frame in frames}
+def _ip_lengths(frames: Sequence[bytes]) -> set[int]:
+    """Return the lengths of the frames' IP packets in bytes."""
+    return {len(frame) - _ETHERNET_LEN for frame in frames}
 
 
 @pytest.mark.clause("FM-3")
@@ -172,23 +188,24 @@ def _lengths(frames: Sequence[bytes]) -> set[int]:
 def test_mtu_is_the_largest_packet_that_leaves(
     own_router: Router, own_flowmap: int, own_connection: Connect, version: int
 ) -> None:
-    narrow = 1400
+    """A packet as large as the value's MTU leaves; one byte more is refused as too big."""
+    mtu = 1400
     netlink.transact(
         netlink.NETLINK_ROUTE,
-        [rtnetlink.mtu(own_router.outside.index, narrow)],
+        [rtnetlink.mtu(own_router.outside.index, mtu)],
         own_router.namespace,
     )
-    talk = own_connection(UDP_PROTOCOL, version)
-    flow = talk.offloaded()
-    assert bpf.lookup(own_flowmap, flow.original).mtu == narrow
+    conn = own_connection(UDP_PROTOCOL, version)
+    flow = conn.offloaded()
+    assert bpf.lookup(own_flowmap, flow.original).mtu == mtu
 
-    talk.client.setsockopt(*_MTU_DISCOVER[version])
-    largest = narrow - _HEADERS[version]
+    conn.client.setsockopt(*_MTU_DISCOVER[version])
+    largest = mtu - _IP_UDP_LEN[version]
     with tx_capture.frames(own_router.namespace) as sent:
-        talk.client.send(tx_capture.PAYLOAD.ljust(largest))
-        assert len(talk.server.recv(1 << 16)) == largest
-        talk.client.send(tx_capture.PAYLOAD.ljust(largest + 1))
-        # The router's answer: packet too big.
+        conn.client.send(tx_capture.PAYLOAD.ljust(largest))
+        assert len(conn.server.recv(1 << 16)) == largest
+        conn.client.send(tx_capture.PAYLOAD.ljust(largest + 1))
+        # The router's ICMP error: packet too big.
         with refused(errno.EMSGSIZE):
-            talk.client.recv(1)
-        assert _lengths(sent(own_router.outside.device, tx_capture.PAYLOAD)) == {narrow}
+            conn.client.recv(1)
+        assert _ip_lengths(sent(own_router.outside.device, tx_capture.PAYLOAD)) == {mtu}

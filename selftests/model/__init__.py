@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The kernel against models in Python: a whole life in random steps, and every refusal."""
+"""Oracles and a reference model in Python; random tests compare the kernel with them."""

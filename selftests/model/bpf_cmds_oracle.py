@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the map commands of bpf(2) answer on a flow map: docs/series.md, "Errors".
+"""Expected errno of each bpf(2) map command on a flow map: docs/series.md, "Errors".
 
-The order is the kernel's for any map: fields of other commands, the descriptor, what it may be
-used for, flags, memory, and only then the map's own answer.
+The order of the checks is the kernel's for any map: fields that the command does not use,
+the descriptor, its access mode, flags, memory, and only then the map's own operation.
 """
 
 import errno
@@ -13,7 +13,7 @@ from enum import StrEnum
 from fixtures.guest.bpf.bpf_attr import Command
 
 ENOTSUPP = 524
-"""The kernel's own, which BPF hands out where a map type lacks an operation."""
+"""The kernel's internal errno: bpf(2) returns it for operations that a map type lacks."""
 
 F_LOCK, F_CPU, F_ALL_CPUS = 4, 8, 16
 
@@ -21,44 +21,44 @@ FLAGS = (0, 1, 2, 3, F_LOCK, F_CPU, F_ALL_CPUS, 1 << 5, 1 << 31, 1 << 32, F_CPU 
 COUNTS = (0, 1, 2, 3, 64)
 
 
-class _Name(StrEnum):
-    """Shown as it is written, so that a failing example is code."""
+class _CodeEnum(StrEnum):
+    """An enum whose repr is code, so that Hypothesis prints failing examples as code."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}.{self.name}"
 
 
-class Fd(_Name):
-    """What the command's descriptor is."""
+class Fd(_CodeEnum):
+    """What ``map_fd`` refers to."""
 
-    MAP = "map"
-    READER = "map, to read only"
-    WRITER = "map, to write only"
-    FILE = "something else"
-    NOTHING = "no descriptor"
+    MAP = "map fd"
+    MAP_RDONLY = "map fd, BPF_F_RDONLY"
+    MAP_WRONLY = "map fd, BPF_F_WRONLY"
+    OTHER_FILE = "fd of another file"
+    BAD_FD = "not an open fd"
 
 
-class Memory(_Name):
-    """What an address is."""
+class Memory(_CodeEnum):
+    """What a user address points to."""
 
     NULL = "NULL"
     UNMAPPED = "unmapped"
-    ROOM = "room"
+    VALID = "valid"
 
 
-class Key(_Name):
-    """What the address of a key is; a flow of which both directions are in the map is there."""
+class Key(_CodeEnum):
+    """What a key's address points to; both directions of one flow are in the map."""
 
     NULL = "NULL"
     UNMAPPED = "unmapped"
     ORIGINAL = "original"
     REPLY = "reply"
-    UNKNOWN = "unknown"
+    UNKNOWN = "not in the map"
     RESERVED = "reserved byte set"
 
     @property
     def readable(self) -> bool:
-        """Whether there is a key to be read."""
+        """Whether the kernel can read the key."""
         return self not in (Key.NULL, Key.UNMAPPED)
 
 
@@ -85,7 +85,7 @@ FIELDS = {
     Command.MAP_LOOKUP_AND_DELETE_ELEM: 3,
     Command.MAP_FREEZE: 0,
 }
-"""Which of key, value and flags a command has; what is behind its last must be 0."""
+"""How many of the fields key, value and flags a command uses; all later bytes must be 0."""
 
 _READS = {
     Command.MAP_LOOKUP_ELEM,
@@ -106,15 +106,18 @@ _WRITES = {
 
 @dataclass(frozen=True)
 class OnElement:
-    """A command on one element; ``value`` is the next key's address where that is asked for."""
+    """A command on one element.
+
+    For BPF_MAP_GET_NEXT_KEY ``value`` is the address of the next key.
+    """
 
     command: Command
     fd: Fd = Fd.MAP
     key: Key = Key.ORIGINAL
-    value: Memory = Memory.ROOM
+    value: Memory = Memory.VALID
     flags: int = 0
-    stray: bool = False
-    """Whether there is a byte that is not 0 behind all of these."""
+    nonzero_tail: bool = False
+    """Whether a byte behind these fields is not 0."""
 
 
 @dataclass(frozen=True)
@@ -123,78 +126,80 @@ class OnBatch:
 
     command: Command
     fd: Fd = Fd.MAP
-    start: Key = Key.NULL
-    keys: Memory = Memory.ROOM
-    values: Memory = Memory.ROOM
-    end: Memory = Memory.ROOM
+    in_batch: Key = Key.NULL
+    keys: Memory = Memory.VALID
+    values: Memory = Memory.VALID
+    out_batch: Memory = Memory.VALID
     count: int = 64
     flags: int = 0
-    """Those of the elements."""
+    """``batch.elem_flags``."""
     batch_flags: int = 0
-    """Those of the batch, which no map without batch operations of its own looks at."""
-    stray: bool = False
+    """``batch.flags``, which the kernel's generic batch operations ignore."""
+    nonzero_tail: bool = False
 
 
 Request = OnElement | OnBatch
 
 
-def _access(command: Command, fd: Fd) -> int:
-    """The errno of using a descriptor for a command, or 0."""
-    if fd is Fd.NOTHING:
+def _fd_errno(command: Command, fd: Fd) -> int:
+    """Return the errno of using a descriptor for a command, or 0."""
+    if fd is Fd.BAD_FD:
         return errno.EBADF
-    if fd is Fd.FILE:
+    if fd is Fd.OTHER_FILE:
         return errno.EINVAL
     if command is Command.MAP_FREEZE:
         return ENOTSUPP
-    if (fd is Fd.WRITER and command in _READS) or (fd is Fd.READER and command in _WRITES):
+    if (fd is Fd.MAP_WRONLY and command in _READS) or (fd is Fd.MAP_RDONLY and command in _WRITES):
         return errno.EPERM
     return 0
 
 
-def _of_key(key: Key, order: Sequence[Key]) -> int:
-    """The errno of asking for a key that could be read."""
+def _key_errno(key: Key, order: Sequence[Key]) -> int:
+    """Return the errno of looking up a readable key, or 0."""
     if key is Key.RESERVED:
         return errno.EINVAL
     return 0 if key in order else errno.ENOENT
 
 
 def following(start: Key, order: Sequence[Key]) -> list[Key]:
-    """The keys that come after one; after NULL all of them."""
+    """Return the keys after ``start`` in iteration order; after NULL, all keys."""
     return list(order[order.index(start) + 1 :] if start in order else order)
 
 
-def _element(request: OnElement, order: Sequence[Key]) -> int:
+def _elem_errno(request: OnElement, order: Sequence[Key]) -> int:
+    """Return the errno of a command on one element, or 0."""
     command, key, value = request.command, request.key, request.value
-    given = (key is not Key.NULL, value is not Memory.NULL, request.flags != 0, request.stray)
-    if any(given[FIELDS[command] :]):
+    used = (key is not Key.NULL, value is not Memory.NULL, request.flags != 0, request.nonzero_tail)
+    if any(used[FIELDS[command] :]):
         return errno.EINVAL
     if command is Command.MAP_LOOKUP_AND_DELETE_ELEM and request.flags & ~F_LOCK:
         return errno.EINVAL
-    if code := _access(command, request.fd):
+    if code := _fd_errno(command, request.fd):
         return code
-    # An update may have flags of its own; the others are of maps with locks, or of each CPU.
+    # Update flags are the map's own; F_LOCK, F_CPU and F_ALL_CPUS need other map types.
     allowed = 0xFFFFFFFF & ~(F_LOCK | F_CPU | F_ALL_CPUS)
     if request.flags & ~(allowed if command is Command.MAP_UPDATE_ELEM else 0):
         return errno.EINVAL
     if not key.readable and not (command is Command.MAP_GET_NEXT_KEY and key is Key.NULL):
         return errno.EFAULT
-    if command is Command.MAP_UPDATE_ELEM and value is not Memory.ROOM:
+    if command is Command.MAP_UPDATE_ELEM and value is not Memory.VALID:
         return errno.EFAULT
     if command in (Command.MAP_UPDATE_ELEM, Command.MAP_DELETE_ELEM):
         return errno.EOPNOTSUPP
     if command is Command.MAP_LOOKUP_AND_DELETE_ELEM:
         return ENOTSUPP
-    if key is not Key.NULL and (code := _of_key(key, order)):
+    if key is not Key.NULL and (code := _key_errno(key, order)):
         return code
     if command is Command.MAP_GET_NEXT_KEY and not following(key, order):
         return errno.ENOENT
-    return 0 if value is Memory.ROOM else errno.EFAULT
+    return 0 if value is Memory.VALID else errno.EFAULT
 
 
-def _batch(request: OnBatch, order: Sequence[Key]) -> int:
-    if request.stray:
+def _batch_errno(request: OnBatch, order: Sequence[Key]) -> int:
+    """Return the errno of a batch command, or 0."""
+    if request.nonzero_tail:
         return errno.EINVAL
-    if code := _access(request.command, request.fd):
+    if code := _fd_errno(request.command, request.fd):
         return code
     if request.command is not Command.MAP_LOOKUP_BATCH:
         return ENOTSUPP
@@ -202,36 +207,41 @@ def _batch(request: OnBatch, order: Sequence[Key]) -> int:
         return errno.EINVAL
     if not request.count:
         return 0
-    if request.start is Key.UNMAPPED:
+    if request.in_batch is Key.UNMAPPED:
         return errno.EFAULT
-    if request.start is not Key.NULL and (code := _of_key(request.start, order)):
+    if request.in_batch is not Key.NULL and (code := _key_errno(request.in_batch, order)):
         return code
-    found = min(request.count, len(following(request.start, order)))
-    if found and {request.keys, request.values, request.end} != {Memory.ROOM}:
+    returned = min(request.count, len(following(request.in_batch, order)))
+    if returned and {request.keys, request.values, request.out_batch} != {Memory.VALID}:
         return errno.EFAULT
-    return 0 if found == request.count else errno.ENOENT
+    return 0 if returned == request.count else errno.ENOENT
 
 
 def answer(request: Request, order: Sequence[Key]) -> int:
-    """The errno of a command, or 0.
+    """Return the errno that the kernel must give to a command, or 0.
 
     Args:
         request: the command.
-        order: the keys in the map, in the order of a walk.
+        order: the keys in the map, in iteration order.
     """
     if isinstance(request, OnElement):
-        return _element(request, order)
-    return _batch(request, order)
+        return _elem_errno(request, order)
+    return _batch_errno(request, order)
 
 
 def handed_out(request: Request, order: Sequence[Key]) -> list[Key]:
-    """The keys that a command gives to the caller; the arguments are those of `answer`."""
+    """Return the keys that the kernel must copy to the caller.
+
+    Args:
+        request: the command.
+        order: the keys in the map, in iteration order.
+    """
     code = answer(request, order)
     if isinstance(request, OnElement):
         wanted = request.command is Command.MAP_GET_NEXT_KEY and code == 0
         return following(request.key, order)[:1] if wanted else []
     if request.command is not Command.MAP_LOOKUP_BATCH or code not in (0, errno.ENOENT):
         return []
-    if request.start is Key.NULL or request.start in order:
-        return following(request.start, order)[: request.count]
+    if request.in_batch is Key.NULL or request.in_batch in order:
+        return following(request.in_batch, order)[: request.count]
     return []

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What nf_tables answers to NFT_MSG_NEWFLOWTABLE, and what is there after it.
+"""Expected errno of NFT_MSG_NEWFLOWTABLE, and the flowtable that exists after it.
 
-What is new with SNOOP is in docs/series.md, "Errors"; the rest, and the order, are
-nf_tables_newflowtable() and nft_flowtable_update() in net/netfilter/nf_tables_api.c.
+docs/series.md, "Errors", describes what the SNOOP flag adds. The other checks and their order
+are those of nf_tables_newflowtable() and nft_flowtable_update() in
+net/netfilter/nf_tables_api.c.
 """
 
 import errno
@@ -11,15 +12,15 @@ from dataclasses import dataclass, replace
 from fixtures.guest.net.flowtable import COUNTER, HW_OFFLOAD, INET, IPV4, IPV6, KNOWN_FLAGS, SNOOP
 
 NETDEV = 5
-"""NFPROTO_NETDEV: a family of tables that has no flow tables."""
+"""NFPROTO_NETDEV: tables of this family cannot have flowtables."""
 
 FAMILIES = (INET, IPV4, IPV6, NETDEV)
 
 PRESENT = ("d0", "d1")
-"""Devices that there are; none of them takes flows into hardware."""
+"""Existing devices; none of them supports hardware offload."""
 ABSENT = "d9"
 LONG = "sixteen_letters_"
-"""Longer than a device's name can be."""
+"""A device name longer than IFNAMSIZ - 1."""
 
 FLAGS = (
     None, 0, COUNTER, SNOOP, HW_OFFLOAD, SNOOP | COUNTER, SNOOP | HW_OFFLOAD,
@@ -29,7 +30,7 @@ FLAGS = (
 
 @dataclass(frozen=True)
 class Known:
-    """A flow table that is there already, in the table that the request is about."""
+    """A flowtable in the request's table."""
 
     flags: int = 0
     devices: tuple[str, ...] = ()
@@ -38,69 +39,71 @@ class Known:
 
 @dataclass(frozen=True)
 class Request:
-    """One NFT_MSG_NEWFLOWTABLE, and where it comes.
+    """One NFT_MSG_NEWFLOWTABLE, and the state that it meets.
 
     Attributes:
-        table: whether the table is there before (``made``), comes in the same transaction
-            (``new``) or not at all (``missing``).
-        before: the flow table of this name, where there is one.
-        rival: whether another flow table of the same table has the device d1.
+        table: whether the table exists before (``existing``), is created in the same
+            transaction (``new``) or does not exist (``missing``).
+        existing: the flowtable of this name before the request, or None.
+        d1_taken: whether another flowtable of the same table has the device d1.
         exclusive: NLM_F_EXCL.
-        lacks: an attribute that is left out.
-        aborted: whether the transaction goes on with something that must fail.
+        omitted_attr: an attribute that the message lacks, or None.
+        aborted: whether a later message of the transaction fails.
     """
 
     family: int = INET
-    table: str = "made"
-    before: Known | None = None
-    rival: bool = False
+    table: str = "existing"
+    existing: Known | None = None
+    d1_taken: bool = False
     flags: int | None = None
     devices: tuple[str, ...] = ()
     priority: int = 0
     hook: int = 0
     exclusive: bool = True
-    lacks: str | None = None
+    omitted_attr: str | None = None
     aborted: bool = False
 
 
-def _listed(devices: tuple[str, ...]) -> int:
-    """The errno of a list of devices by itself."""
-    for place, device in enumerate(devices):
+def _device_list_errno(devices: tuple[str, ...]) -> int:
+    """Return the errno of a list of devices by itself, or 0."""
+    for index, device in enumerate(devices):
         if len(device) > 15:
             return errno.E2BIG
-        if device in devices[:place]:
+        if device in devices[:index]:
             return errno.EEXIST
     return 0
 
 
-def _bound(devices: tuple[str, ...], flags: int, *, rival: bool) -> int:
-    """The errno of taking the hooks of devices."""
+def _bind_errno(devices: tuple[str, ...], flags: int, *, d1_taken: bool) -> int:
+    """Return the errno of registering the devices' hooks, or 0."""
     if flags & SNOOP:
-        # It takes no hook, so it is in nobody's way.
+        # A snoop table registers no hook, so it conflicts with none.
         return 0
     for device in devices:
-        if rival and device == "d1":
+        if d1_taken and device == "d1":
             return errno.EEXIST
         if flags & HW_OFFLOAD and device in PRESENT:
             return errno.EOPNOTSUPP
     return 0
 
 
-def _update(request: Request, before: Known) -> int:
-    if request.hook or request.priority != before.priority:
+def _update_errno(request: Request, existing: Known) -> int:
+    """Return the errno of updating an existing flowtable, or 0."""
+    if request.hook or request.priority != existing.priority:
         return errno.EOPNOTSUPP
-    if code := _listed(request.devices):
+    if code := _device_list_errno(request.devices):
         return code
-    flags = before.flags if request.flags is None else request.flags
-    if (before.flags ^ flags) & (HW_OFFLOAD | SNOOP):
+    flags = existing.flags if request.flags is None else request.flags
+    if (existing.flags ^ flags) & (HW_OFFLOAD | SNOOP):
         return errno.EOPNOTSUPP
     if flags & SNOOP and flags != SNOOP:
         return errno.EOPNOTSUPP
-    added = tuple(device for device in request.devices if device not in before.devices)
-    return _bound(added, before.flags, rival=request.rival)
+    added = tuple(device for device in request.devices if device not in existing.devices)
+    return _bind_errno(added, existing.flags, d1_taken=request.d1_taken)
 
 
-def _create(request: Request) -> int:
+def _create_errno(request: Request) -> int:
+    """Return the errno of creating a flowtable, or 0."""
     if request.family == NETDEV:
         return errno.ENOENT
     flags = request.flags or 0
@@ -108,36 +111,40 @@ def _create(request: Request) -> int:
         return errno.EOPNOTSUPP
     if request.hook:
         return errno.EOPNOTSUPP
-    if code := _listed(request.devices):
+    if code := _device_list_errno(request.devices):
         return code
-    return _bound(request.devices, flags, rival=request.rival)
+    return _bind_errno(request.devices, flags, d1_taken=request.d1_taken)
 
 
 def answer(request: Request) -> int:
-    """The errno of the request itself, or 0."""
-    if request.flags is not None and request.flags & ~KNOWN_FLAGS and request.lacks != "flags":
+    """Return the errno that the kernel must give to the request itself, or 0."""
+    if (
+        request.flags is not None
+        and request.flags & ~KNOWN_FLAGS
+        and request.omitted_attr != "flags"
+    ):
         return errno.EINVAL
-    if request.lacks == "flags":
+    if request.omitted_attr == "flags":
         request = replace(request, flags=None)
-    elif request.lacks is not None:
+    elif request.omitted_attr is not None:
         return errno.EINVAL
     if request.table == "missing":
         return errno.ENOENT
-    if request.before is None:
-        return _create(request)
+    if request.existing is None:
+        return _create_errno(request)
     if request.exclusive:
         return errno.EEXIST
-    return _update(request, request.before)
+    return _update_errno(request, request.existing)
 
 
 def after(request: Request) -> Known | None:
-    """The flow table that there is in the end, or None."""
+    """Return the flowtable that exists after the transaction, or None."""
     if answer(request) or request.aborted:
-        return request.before
-    flags = None if request.lacks == "flags" else request.flags
-    if request.before is None:
+        return request.existing
+    flags = None if request.omitted_attr == "flags" else request.flags
+    if request.existing is None:
         return Known(flags or 0, tuple(sorted(request.devices)), request.priority)
-    devices = tuple(sorted({*request.before.devices, *request.devices}))
+    devices = tuple(sorted({*request.existing.devices, *request.devices}))
     return replace(
-        request.before, flags=request.before.flags if flags is None else flags, devices=devices
+        request.existing, flags=request.existing.flags if flags is None else flags, devices=devices
     )

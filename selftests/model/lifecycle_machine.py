@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The state machine: each step is done to the kernel and to the model, then all readers asked.
+"""State machine: each step changes the kernel and the model; then all readers are compared.
 
-A step's arguments are names out of the model, so that the sequence that Hypothesis prints is
-code: put into a test it does the same again.
+A step's arguments are names from the model. So the sequence that Hypothesis prints is code
+that repeats the failure when it is put into a test.
 """
 
 import errno
@@ -36,349 +36,408 @@ from selftests.model.reference_model import PORTS, Flow, Map, Space, World
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SPACES = ("one", "two")
-_IDLE = ("idle",)
-_SNOOPS = ("spy1", "spy2")
+_ROUTER_NETNS = ("one", "two")
+_IDLE_NETNS = ("idle",)
+_SNOOP_TABLES = ("snoop1", "snoop2")
 _NAT = (None, "masquerade", "snat+dnat")
-_ROOMS = (1024, 1024, 1)
-_MOST_FLOWS = 8
-_MOST_MAPS = 4
+_MAX_ENTRIES = (1024, 1024, 1)
+_MAX_FLOWS = 8
+_MAX_MAPS = 4
 
-# Longer than an example takes on the slowest machine: no flow ends by itself.
-_NEVER = {"netfilter/nf_flowtable_udp_timeout": 3600, "netfilter/nf_flowtable_tcp_timeout": 3600}
+# Seconds: longer than an example takes on the slowest machine, so that no flow expires.
+_LONG_FLOW_TIMEOUTS = {
+    "netfilter/nf_flowtable_udp_timeout": 3600,
+    "netfilter/nf_flowtable_tcp_timeout": 3600,
+}
 
 
-def _among(choose: Callable[["Life"], Sequence[Any]], life: "Life") -> st.SearchStrategy[Any]:
-    return st.sampled_from(choose(life))
+def _draw_from(
+    candidates: Callable[["Life"], Sequence[Any]], machine: "Life"
+) -> st.SearchStrategy[Any]:
+    """Draw one of the candidates that the machine's model has now."""
+    return st.sampled_from(candidates(machine))
 
 
-def step(**choices: Callable[["Life"], Sequence[Any]]) -> Callable[[F], F]:
-    """A rule whose arguments are drawn from what the model has; not taken where it has none."""
-    drawn = {name: st.runner().flatmap(partial(_among, choose)) for name, choose in choices.items()}
+def model_step(**arguments: Callable[["Life"], Sequence[Any]]) -> Callable[[F], F]:
+    """Declare a rule whose arguments are drawn from the model.
+
+    Args:
+        arguments: for each argument a function that returns the candidates; the rule is not
+            run while one of them returns none.
+    """
+    strategies = {
+        name: st.runner().flatmap(partial(_draw_from, candidates))
+        for name, candidates in arguments.items()
+    }
 
     def decorate(function: F) -> F:
-        ready = precondition(lambda life: all(choose(life) for choose in choices.values()))
-        # The library's overloads take strategies by name, not out of a dictionary.
-        decorated: Any = ready(cast(Any, rule)(**drawn)(function))
+        guarded = precondition(
+            lambda machine: all(candidates(machine) for candidates in arguments.values())
+        )
+        # Hypothesis' overloads of rule() do not type strategies from a dictionary.
+        decorated: Any = guarded(cast(Any, rule)(**strategies)(function))
         return cast(F, decorated)
 
     return decorate
 
 
 class Life(RuleBasedStateMachine):
-    """A machine with routers, namespaces, tables, flows, maps and the module."""
+    """A kernel with routers, namespaces, source and snoop tables, flows, maps and the module."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
-        self._routers: dict[str, Router] = {}
-        self._talks: dict[str, Connection] = {}
+        self.model = World()
+        self._router_of: dict[str, Router] = {}
+        self._connections: dict[str, Connection] = {}
         self._fds: dict[str, int] = {}
-        self._made = 0
+        self._name_count = 0
         self._cleanup = ExitStack()
         for name in (modules.FLOWTABLE_INET, modules.OFFLOAD):
             modules.probe(name)
         if not modules.loaded(modules.FLOWMAP):
             modules.load(modules.FLOWMAP)
-        self._before = leak_check.take()
-        # Whether a creation may load the module is tested elsewhere; modprobe takes long.
+        self._kernel_state_before = leak_check.take()
+        # Other tests cover autoload by BPF_MAP_CREATE; modprobe is slow.
         self._cleanup.enter_context(modules.autoload_disabled())
 
-    def _name(self, what: str) -> str:
-        self._made += 1
-        return f"{what}{self._made}"
+    def _unused_name(self, prefix: str) -> str:
+        """Return an unused name."""
+        self._name_count += 1
+        return f"{prefix}{self._name_count}"
 
-    def _inside(self, space: str) -> str:
-        """The kernel's name of a namespace."""
-        return f"{space}-router" if self.world.spaces[space].router else space
+    def _kernel_netns(self, ns: str) -> str:
+        """Return the kernel's name of a model namespace."""
+        return f"{ns}-router" if self.model.namespaces[ns].router else ns
 
-    def _port(self, space: str, port: str) -> Port:
-        router = self._routers[space]
-        return router.inside if port == "inside" else router.outside
+    def _router_device(self, ns: str, port: str) -> Port:
+        """Return a router's device by its name in the model."""
+        router = self._router_of[ns]
+        return router.inside if port == "lan" else router.outside
 
     # --- namespaces
 
     @initialize(nat=st.sampled_from(_NAT))
-    def begin(self, nat: str | None) -> None:
-        """There is a router, with a TCP connection over IPv4 and a UDP one over IPv6."""
-        self.build("one", nat)
-        for way in self.world.ways()[::3]:
-            self.offload(way)
+    def build_first_router(self, nat: str | None) -> None:
+        """Build a router; offload TCP over IPv4 and UDP over IPv6."""
+        self.build_router("one", nat)
+        for kind in self.model.offloadable_kinds()[::3]:
+            self.offload_connection(kind)
 
-    @step(
-        space=lambda life: [name for name in _SPACES if name not in life.world.spaces],
+    @model_step(
+        ns=lambda machine: [name for name in _ROUTER_NETNS if name not in machine.model.namespaces],
         nat=lambda _: _NAT,
     )
-    def build(self, space: str, nat: str | None) -> None:
-        """A router with its two hosts."""
-        plan = Plan(nat=nat, tables="split", name=space)
-        self._routers[space] = client_router_server.build(plan, self._cleanup)
-        self.world.spaces[space] = Space(router=True, tables=set(client_router_server.SPLIT))
-        netns.set_sysctls(self._inside(space), _NEVER)
+    def build_router(self, ns: str, nat: str | None) -> None:
+        """Build a router with its two hosts."""
+        plan = Plan(nat=nat, tables="split", name=ns)
+        self._router_of[ns] = client_router_server.build(plan, self._cleanup)
+        self.model.namespaces[ns] = Space(
+            router=True, source_tables=set(client_router_server.SPLIT)
+        )
+        netns.set_sysctls(self._kernel_netns(ns), _LONG_FLOW_TIMEOUTS)
 
-    @step(space=lambda life: [name for name in _IDLE if name not in life.world.spaces])
-    def add_namespace(self, space: str) -> None:
-        """A namespace in which there never is a flow."""
-        netns.create(space)
-        self._cleanup.callback(netns.remove_if_there, space)
-        self.world.spaces[space] = Space(router=False)
+    @model_step(
+        ns=lambda machine: [name for name in _IDLE_NETNS if name not in machine.model.namespaces]
+    )
+    def create_idle_netns(self, ns: str) -> None:
+        """Create a namespace that never has flows."""
+        netns.create(ns)
+        self._cleanup.callback(netns.remove_if_there, ns)
+        self.model.namespaces[ns] = Space(router=False)
 
-    @step(space=lambda life: life.world.existing())
-    def leave(self, space: str) -> None:
-        """A namespace ends with all that is in it."""
-        netns.remove(self._inside(space))
-        self.world.leave(space)
-        fds = [fd for name, fd in self._fds.items() if self.world.maps[name].space == space]
-        wait_for("its maps to be empty", lambda: not any(list(bpf.keys(fd)) for fd in fds))
+    @model_step(ns=lambda machine: machine.model.existing_netns())
+    def delete_netns(self, ns: str) -> None:
+        """Delete a namespace and all objects in it."""
+        netns.remove(self._kernel_netns(ns))
+        self.model.delete_netns(ns)
+        fds = [fd for name, fd in self._fds.items() if self.model.maps[name].netns == ns]
+        wait_for(
+            "the maps of the deleted netns to be empty",
+            lambda: not any(list(bpf.keys(fd)) for fd in fds),
+        )
 
     # --- connections
 
-    @precondition(lambda life: len(life.world.flows) < _MOST_FLOWS)
-    @step(way=lambda life: life.world.ways())
-    def offload(self, way: tuple[str, int, int]) -> None:
-        """A new connection, offloaded."""
-        space, protocol, version = way
-        name = self._name("flow")
-        talk = connect(
-            self._routers[space],
+    @precondition(lambda machine: len(machine.model.flows) < _MAX_FLOWS)
+    @model_step(kind=lambda machine: machine.model.offloadable_kinds())
+    def offload_connection(self, kind: tuple[str, int, int]) -> None:
+        """Open a connection and have it offloaded."""
+        ns, protocol, version = kind
+        name = self._unused_name("flow")
+        conn = connect(
+            self._router_of[ns],
             protocol,
             version,
             self._cleanup,
-            server_port=7000 + self._made,
+            server_port=7000 + self._name_count,
         )
-        self._talks[name] = talk
-        self.world.flows[name] = Flow(space, protocol, version, self._served(talk))
+        self._connections[name] = conn
+        self.model.flows[name] = Flow(ns, protocol, version, self._offload(conn))
 
-    @step(flow=lambda life: life.world.revivable())
-    def revive(self, flow: str) -> None:
-        """A connection whose flow has ended goes on, and is offloaded again."""
-        known = self.world.flows[flow]
-        known.keys = self._served(self._talks[flow])
-        known.live = known.tracked = True
+    @model_step(flow=lambda machine: machine.model.reoffloadable_flows())
+    def reoffload_connection(self, flow: str) -> None:
+        """Send on a connection whose flow ended, until it is offloaded again."""
+        state = self.model.flows[flow]
+        state.keys = self._offload(self._connections[flow])
+        state.live = state.tracked = True
 
     @staticmethod
-    def _served(talk: Connection) -> tuple[bytes, bytes]:
-        flow = talk.offloaded()
+    def _offload(conn: Connection) -> tuple[bytes, bytes]:
+        """Send until the connection is offloaded; return the flow's keys."""
+        flow = conn.offloaded()
         return bytes(flow.original), bytes(flow.reply)
 
-    @step(flow=lambda life: life.world.live())
+    @model_step(flow=lambda machine: machine.model.live_flows())
     def conntrack_delete(self, flow: str) -> None:
-        """conntrack -D."""
-        known = self.world.flows[flow]
-        conntrack.delete(self._talks[flow].tuple, self._inside(known.space))
-        known.live = known.tracked = False
+        """Delete a connection: ``conntrack -D``."""
+        state = self.model.flows[flow]
+        conntrack.delete(self._connections[flow].tuple, self._kernel_netns(state.netns))
+        state.live = state.tracked = False
 
-    @step(space=lambda life: life.world.routers())
-    def conntrack_flush(self, space: str) -> None:
-        """conntrack -F."""
-        conntrack.flush(self._inside(space))
-        self.world.end(space, untracked=True)
+    @model_step(ns=lambda machine: machine.model.routers())
+    def conntrack_flush(self, ns: str) -> None:
+        """Delete all connections: ``conntrack -F``."""
+        conntrack.flush(self._kernel_netns(ns))
+        self.model.end_flows(ns, untracked=True)
 
     # --- devices
 
-    @step(
-        space=lambda life: [name for name in life.world.routers() if not life._down(name)],
+    @model_step(
+        ns=lambda machine: [
+            name for name in machine.model.routers() if not machine._has_device_down(name)
+        ],
         port=lambda _: PORTS,
     )
-    def device_down(self, space: str, port: str) -> None:
-        """ip link set down."""
-        self._send(space, rtnetlink.down(self._port(space, port).index))
-        self.world.spaces[space].down.add(port)
-        # What was masqueraded as its address is forgotten (nf_nat_masquerade.c).
-        self.world.end(space, untracked=True)
+    def device_down(self, ns: str, port: str) -> None:
+        """Set a router's device down: ``ip link set down``."""
+        self._rtnetlink(ns, rtnetlink.down(self._router_device(ns, port).index))
+        self.model.namespaces[ns].devices_down.add(port)
+        # nf_nat_masquerade.c deletes the conntrack entries of connections masqueraded there.
+        self.model.end_flows(ns, untracked=True)
 
-    @step(space=lambda life: [name for name in life.world.routers() if life._down(name)])
-    def device_up(self, space: str) -> None:
-        """ip link set up, with what went with the device: IPv6 addresses and neighbours."""
-        router = self._routers[space]
-        (port,) = self.world.spaces[space].down
-        own = self._port(space, port)
-        other = router.client if port == "inside" else router.server
-        self._send(
-            space,
-            rtnetlink.up(own.index),
-            rtnetlink.address(own.index, own.addresses[6], 64),
-            *(rtnetlink.neighbour(own.index, host, other.mac) for host in other.addresses.values()),
+    @model_step(
+        ns=lambda machine: [
+            name for name in machine.model.routers() if machine._has_device_down(name)
+        ]
+    )
+    def device_up(self, ns: str) -> None:
+        """Set the device up; restore its IPv6 addresses and neighbour entries."""
+        router = self._router_of[ns]
+        (port,) = self.model.namespaces[ns].devices_down
+        device = self._router_device(ns, port)
+        peer = router.client if port == "lan" else router.server
+        self._rtnetlink(
+            ns,
+            rtnetlink.up(device.index),
+            rtnetlink.address(device.index, device.addresses[6], 64),
+            *(
+                rtnetlink.neighbour(device.index, host, peer.mac)
+                for host in peer.addresses.values()
+            ),
         )
-        for end in (own, other):
-            wait_for(f"{end.device} to send", partial(rtnetlink.sends, end.index, end.namespace))
-        self.world.spaces[space].down.clear()
+        for end in (device, peer):
+            wait_for(
+                f"{end.device} to be able to send",
+                partial(rtnetlink.sends, end.index, end.namespace),
+            )
+        self.model.namespaces[ns].devices_down.clear()
 
-    def _down(self, space: str) -> bool:
-        return bool(self.world.spaces[space].down)
+    def _has_device_down(self, ns: str) -> bool:
+        return bool(self.model.namespaces[ns].devices_down)
 
-    def _send(self, space: str, *messages: Any) -> None:
-        netlink.transact(netlink.NETLINK_ROUTE, messages, self._inside(space))
+    def _rtnetlink(self, ns: str, *messages: Any) -> None:
+        netlink.transact(netlink.NETLINK_ROUTE, messages, self._kernel_netns(ns))
 
     # --- source tables
 
-    def _pairs(self, *, there: bool) -> list[tuple[str, str]]:
+    def _source_tables(self, *, present: bool) -> list[tuple[str, str]]:
+        """Return namespace and name of source tables that exist, or do not."""
         return [
-            (space, table)
-            for space in self.world.routers()
+            (ns, table)
+            for ns in self.model.routers()
             for table in client_router_server.SPLIT
-            if (table in self.world.spaces[space].tables) is there
+            if (table in self.model.namespaces[ns].source_tables) is present
         ]
 
-    @step(where=lambda life: life._pairs(there=True))
-    def drop_table(self, where: tuple[str, str]) -> None:
-        """nft delete table."""
-        space, table = where
-        flowtable.drop_table(table, self._inside(space), client_router_server.SPLIT[table].family)
-        self.world.drop_table(space, table)
-        self._served_no_longer(space)
+    @model_step(ns_and_table=lambda machine: machine._source_tables(present=True))
+    def delete_source_table(self, ns_and_table: tuple[str, str]) -> None:
+        """Delete a source table: ``nft delete table``."""
+        ns, table = ns_and_table
+        flowtable.drop_table(
+            table, self._kernel_netns(ns), client_router_server.SPLIT[table].family
+        )
+        self.model.delete_source_table(ns, table)
+        self._wait_flows_ended(ns)
 
-    @step(where=lambda life: life._pairs(there=False))
-    def restore_table(self, where: tuple[str, str]) -> None:
-        """The source table again, with its rule."""
-        space, table = where
-        nftables.run(client_router_server.source_table(table), self._inside(space))
-        self.world.spaces[space].tables.add(table)
+    @model_step(ns_and_table=lambda machine: machine._source_tables(present=False))
+    def restore_source_table(self, ns_and_table: tuple[str, str]) -> None:
+        """Create a deleted source table again, with its rule."""
+        ns, table = ns_and_table
+        nftables.run(client_router_server.source_table(table), self._kernel_netns(ns))
+        self.model.namespaces[ns].source_tables.add(table)
 
-    @step(space=lambda life: life.world.routers())
-    def reload(self, space: str) -> None:
-        """The whole ruleset anew, in one transaction."""
-        rules = client_router_server.ruleset(self._routers[space].plan)
-        nftables.run(f"flush ruleset\n{rules}", self._inside(space))
-        self.world.reload(space)
-        self._served_no_longer(space)
+    @model_step(ns=lambda machine: machine.model.routers())
+    def reload_ruleset(self, ns: str) -> None:
+        """Flush the ruleset and load it again in one transaction."""
+        rules = client_router_server.ruleset(self._router_of[ns].plan)
+        nftables.run(f"flush ruleset\n{rules}", self._kernel_netns(ns))
+        self.model.reload_ruleset(ns)
+        self._wait_flows_ended(ns)
 
-    def _served_no_longer(self, space: str) -> None:
-        """nf_tables destroys tables in a work queue; until then they serve their flows."""
-        wait_for("the flows to end", lambda: self._offloaded(space) == len(self.world.live(space)))
+    def _wait_flows_ended(self, ns: str) -> None:
+        """Wait until the flows of deleted tables have ended.
 
-    def _offloaded(self, space: str) -> int:
-        return len(conntrack.offloaded(self._inside(space)))
+        nf_tables destroys tables in a work queue; until then they go on forwarding.
+        """
+        wait_for(
+            "the deleted tables' flows to end",
+            lambda: self._offload_count(ns) == len(self.model.live_flows(ns)),
+        )
+
+    def _offload_count(self, ns: str) -> int:
+        return len(conntrack.offloaded(self._kernel_netns(ns)))
 
     # --- snoop tables
 
-    def _snoops(self, *, there: bool) -> list[tuple[str, str]]:
+    def _snoop_tables(self, *, present: bool) -> list[tuple[str, str]]:
+        """Return namespace and name of snoop tables that exist, or do not."""
         return [
-            (space, snoop)
-            for space in self.world.existing()
-            for snoop in _SNOOPS
-            if (snoop in self.world.spaces[space].snoops) is there
+            (ns, table)
+            for ns in self.model.existing_netns()
+            for table in _SNOOP_TABLES
+            if (table in self.model.namespaces[ns].snoop_tables) is present
         ]
 
-    @step(where=lambda life: life._snoops(there=False))
-    def create_snoop(self, where: tuple[str, str]) -> None:
-        """A snoop table."""
-        space, snoop = where
-        flowtable.create_snoop(snoop, "all", self._inside(space))
-        self.world.spaces[space].snoops.add(snoop)
+    @model_step(ns_and_table=lambda machine: machine._snoop_tables(present=False))
+    def create_snoop_table(self, ns_and_table: tuple[str, str]) -> None:
+        """Create a snoop table."""
+        ns, table = ns_and_table
+        flowtable.create_snoop(table, "all", self._kernel_netns(ns))
+        self.model.namespaces[ns].snoop_tables.add(table)
 
-    @step(where=lambda life: life._snoops(there=True))
-    def drop_snoop(self, where: tuple[str, str]) -> None:
-        """It goes again."""
-        space, snoop = where
-        flowtable.drop_table(snoop, self._inside(space))
-        self.world.spaces[space].snoops.remove(snoop)
+    @model_step(ns_and_table=lambda machine: machine._snoop_tables(present=True))
+    def delete_snoop_table(self, ns_and_table: tuple[str, str]) -> None:
+        """Delete a snoop table."""
+        ns, table = ns_and_table
+        flowtable.drop_table(table, self._kernel_netns(ns))
+        self.model.namespaces[ns].snoop_tables.remove(table)
 
     # --- maps and the module
 
-    @precondition(lambda life: len(life.world.maps) < _MOST_MAPS)
-    @step(space=lambda life: life.world.existing(), room=lambda _: _ROOMS)
-    def open_map(self, space: str, room: int) -> None:
-        """A flow map of a namespace; refused where there is no module."""
-        with netns.entered(self._inside(space)):
-            if code := self.world.creation():
+    @precondition(lambda machine: len(machine.model.maps) < _MAX_MAPS)
+    @model_step(
+        ns=lambda machine: machine.model.existing_netns(), max_entries=lambda _: _MAX_ENTRIES
+    )
+    def create_map(self, ns: str, max_entries: int) -> None:
+        """Create a flow map in a namespace; without the module this fails."""
+        with netns.entered(self._kernel_netns(ns)):
+            if code := self.model.map_create_errno():
                 with refused(code):
-                    bpf.flowmap_create(room)
+                    bpf.flowmap_create(max_entries)
                 return
-            fd = bpf.flowmap_create(room)
-        name = self._name("map")
+            fd = bpf.flowmap_create(max_entries)
+        name = self._unused_name("map")
         self._fds[name] = fd
-        self.world.maps[name] = Map(space, room)
+        self.model.maps[name] = Map(ns, max_entries)
 
-    @step(name=lambda life: list(life.world.maps))
+    @model_step(name=lambda machine: list(machine.model.maps))
     def close_map(self, name: str) -> None:
-        """Nobody holds the map any more."""
+        """Close a map's only descriptor."""
         os.close(self._fds.pop(name))
-        del self.world.maps[name]
+        del self.model.maps[name]
 
     @rule()
-    def unload(self) -> None:
-        """rmmod."""
-        if code := self.world.unload():
+    def unload_module(self) -> None:
+        """Unload the flow map's module: ``rmmod``."""
+        if code := self.model.unload_errno():
             with refused(code):
                 modules.unload(modules.FLOWMAP)
             return
-        # A map that was closed just now is freed after a grace period.
+        # A map that has just been closed is freed after a grace period.
         wait_for("the module to be unloadable", _unloaded)
-        self.world.loaded = False
+        self.model.module_loaded = False
 
-    @precondition(lambda life: not life.world.loaded)
+    @precondition(lambda machine: not machine.model.module_loaded)
     @rule()
-    def load(self) -> None:
-        """insmod."""
+    def load_module(self) -> None:
+        """Load the flow map's module: ``insmod``."""
         modules.load(modules.FLOWMAP)
-        self.world.loaded = True
+        self.model.module_loaded = True
 
-    # --- what all readers see
+    # --- invariants: what all readers see
 
     @invariant()
-    def maps_hold_the_flows_of_their_namespace(self) -> None:
-        """Lookup by direction, walk and batch agree with the model."""
+    def maps_match_model(self) -> None:
+        """Lookups, iteration and batch of every map agree with the model."""
         for name, fd in self._fds.items():
-            known = self.world.maps[name]
-            expected = self.world.keys(known.space)
+            state = self.model.maps[name]
+            expected = self.model.expected_keys(state.netns)
             seen = [bytes(key) for key in bpf.keys(fd, limit=1000)]
-            if known.room >= _MOST_FLOWS:
-                assert sorted(seen) == expected, f"the walk of {name}"
+            if state.max_entries >= _MAX_FLOWS:
+                assert sorted(seen) == expected, f"keys by BPF_MAP_GET_NEXT_KEY in {name}"
             else:
-                # Whom there is no room for is not said, and room is free after a grace period.
-                assert set(seen) <= set(expected), f"the walk of {name}"
-                assert len(seen) <= 2 * known.room
-            pairs, _, ended = bpf.lookup_batch(fd, 2 * _MOST_FLOWS + 1)
+                # Which flows fit is unspecified; capacity is reused only after a grace period.
+                assert set(seen) <= set(expected), f"keys by BPF_MAP_GET_NEXT_KEY in {name}"
+                assert len(seen) <= 2 * state.max_entries
+            pairs, _, ended = bpf.lookup_batch(fd, 2 * _MAX_FLOWS + 1)
             assert ended
-            assert sorted(bytes(key) for key, _ in pairs) == sorted(seen), f"the batch of {name}"
-            for flow in self.world.flows.values():
-                self._look_up(name, fd, flow, set(seen))
+            assert sorted(bytes(key) for key, _ in pairs) == sorted(seen), (
+                f"keys by BPF_MAP_LOOKUP_BATCH in {name}"
+            )
+            for flow in self.model.flows.values():
+                self._check_lookups(name, fd, flow, set(seen))
 
-    def _look_up(self, name: str, fd: int, flow: Flow, held: set[bytes]) -> None:
-        answers = [bpf.found(fd, uapi.Key.from_buffer_copy(key)) for key in flow.keys]
-        wanted = [way if key in held else None for way, key in enumerate(flow.keys)]
-        got = [None if value is None else value.dir for value in answers]
-        assert got == wanted, f"{flow} in {name}"
-        assert wanted in ([0, 1], [None, None]), f"half of {flow} is in {name}"
-
-    @invariant()
-    def snoop_tables_are_those_made_and_miss_nothing(self) -> None:
-        """Each counts at least what is being served."""
-        for space in self.world.existing():
-            seen = self._counts(space)
-            assert set(seen) == self.world.spaces[space].snoops, f"snoop tables of {space}"
-            for snoop, (entries, missed) in seen.items():
-                assert missed == 0, f"{snoop} of {space}"
-                assert entries >= len(self.world.live(space)), f"{snoop} of {space}"
+    def _check_lookups(self, name: str, fd: int, flow: Flow, visible_keys: set[bytes]) -> None:
+        """Check that lookups of a flow's keys hit exactly if the iteration has them."""
+        values = [bpf.found(fd, uapi.Key.from_buffer_copy(key)) for key in flow.keys]
+        expected = [
+            direction if key in visible_keys else None for direction, key in enumerate(flow.keys)
+        ]
+        seen = [None if value is None else value.dir for value in values]
+        assert seen == expected, f"lookups of {flow} in {name}"
+        assert expected in ([0, 1], [None, None]), f"one direction only of {flow} in {name}"
 
     @invariant()
-    def conntrack_agrees(self) -> None:
-        """So many connections have the OFFLOAD bit."""
-        for space in self.world.routers():
-            assert self._offloaded(space) == len(self.world.live(space)), f"conntrack of {space}"
+    def snoop_tables_match_model(self) -> None:
+        """Snoop tables are those of the model, missed no flow and count at least the live flows."""
+        for ns in self.model.existing_netns():
+            seen = self._snoop_counts(ns)
+            assert set(seen) == self.model.namespaces[ns].snoop_tables, f"snoop tables of {ns}"
+            for table, (entries, missed) in seen.items():
+                assert missed == 0, f"{table} of {ns}"
+                assert entries >= len(self.model.live_flows(ns)), f"{table} of {ns}"
 
-    @step(space=lambda life: [name for name in life.world.existing() if life._snoops_of(name)])
-    def count(self, space: str) -> None:
-        """Once the garbage collection has been round, a snoop table counts what is served."""
-        count = len(self.world.live(space))
-        expected = dict.fromkeys(self._snoops_of(space), (count, 0))
-        wait_for(f"counts of {expected}", lambda: self._counts(space) == expected)
+    @invariant()
+    def conntrack_matches_model(self) -> None:
+        """As many connections have the OFFLOAD bit as the model has live flows."""
+        for ns in self.model.routers():
+            assert self._offload_count(ns) == len(self.model.live_flows(ns)), f"conntrack of {ns}"
 
-    def _snoops_of(self, space: str) -> set[str]:
-        return self.world.spaces[space].snoops
+    @model_step(
+        ns=lambda machine: [
+            name for name in machine.model.existing_netns() if machine._snoop_tables_of(name)
+        ]
+    )
+    def snoop_counts_converge(self, ns: str) -> None:
+        """After garbage collection a snoop table counts exactly the live flows."""
+        count = len(self.model.live_flows(ns))
+        expected = dict.fromkeys(self._snoop_tables_of(ns), (count, 0))
+        wait_for(f"snoop table counts {expected}", lambda: self._snoop_counts(ns) == expected)
 
-    def _counts(self, space: str) -> dict[str, tuple[int, int]]:
+    def _snoop_tables_of(self, ns: str) -> set[str]:
+        return self.model.namespaces[ns].snoop_tables
+
+    def _snoop_counts(self, ns: str) -> dict[str, tuple[int, int]]:
         return {
             table.table: (table.entries or 0, table.missed or 0)
-            for table in flowtable.flowtables(self._inside(space))
+            for table in flowtable.flowtables(self._kernel_netns(ns))
             if table.flags & flowtable.SNOOP
         }
 
-    # --- the end
+    # --- teardown
 
     def teardown(self) -> None:
-        """Take down what the example made; after one that passed nothing may stay."""
+        """Delete what the example created; after a passed example nothing may leak."""
         passed = sys.exc_info()[0] is None
         try:
             for fd in self._fds.values():
@@ -386,12 +445,13 @@ class Life(RuleBasedStateMachine):
             self._fds.clear()
         finally:
             self._cleanup.close()
-        left = leak_check.compare(self._before)
+        left = leak_check.compare(self._kernel_state_before)
         if passed:
-            assert left == [], "left behind"
+            assert left == [], "leaked kernel objects"
 
 
 def _unloaded() -> bool:
+    """Try to unload the module; return whether it succeeded."""
     try:
         modules.unload(modules.FLOWMAP)
     except OSError as error:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What BPF_MAP_CREATE answers to any attributes for a flow map: docs/series.md, "Errors".
+"""Expected errno of BPF_MAP_CREATE for any attributes of a flow map: docs/series.md, "Errors".
 
-The order of the checks is part of it: who makes several mistakes is told of the first.
+The order of the checks matters: the first failing check gives the errno.
 """
 
 import errno
@@ -15,11 +15,11 @@ from fixtures.flowmap import uapi
 from fixtures.guest.bpf import bpf_attr
 from fixtures.guest.bpf.bpf_attr import MapCreate
 
-NOTHING, FILE = "nothing", "file"
-"""What a descriptor may be besides the right thing: no descriptor, and one of something else."""
+NOTHING, FILE = "unused fd", "fd of another file"
+"""Placeholders for wrong descriptors: an unused number, and the fd of another kind of file."""
 
 UNMAPPED, READABLE = "unmapped", "readable"
-"""What an address may be: one that cannot be read, and that of 32 bytes."""
+"""Placeholders for addresses: one that cannot be read, and one of 32 readable bytes."""
 
 Attribute = int | str | bytes
 
@@ -29,212 +29,237 @@ GOOD: dict[str, Attribute] = {
     "max_entries": 8,
     "map_flags": bpf_attr.F_RDONLY_PROG,
 }
-"""What makes a flow map; every other field is 0."""
+"""Attributes that create a flow map; every other field is 0."""
 
 F_NUMA_NODE, F_TOKEN_FD = 1 << 2, 1 << 16
 NODES = 1
-"""NUMA nodes that the machine has (`fixtures.host.vm`)."""
+"""Number of NUMA nodes of the VM (`fixtures.host.vm`)."""
 
-_EDGES = (0, 1, 0x7FFFFFFF, 0xFFFFFFFF)
-_PROG = bpf_attr.F_RDONLY_PROG
+_U32_BOUNDARIES = (0, 1, 0x7FFFFFFF, 0xFFFFFFFF)
+_RDONLY_PROG = bpf_attr.F_RDONLY_PROG
 
 
-def _each(**fields: Iterable[Attribute]) -> tuple[dict[str, Attribute], ...]:
-    """Every combination of the values of some fields."""
+def _combinations(**fields: Iterable[Attribute]) -> tuple[dict[str, Attribute], ...]:
+    """Return every combination of the given values of the fields."""
     return tuple(dict(zip(fields, values, strict=True)) for values in product(*fields.values()))
 
 
 _DESCRIPTORS = (NOTHING, FILE)
 
 EDGES: dict[str, tuple[dict[str, Attribute], ...]] = {
-    "key size": _each(key_size=(uapi.KEY_SIZE - 1, uapi.KEY_SIZE + 1, *_EDGES)),
-    "value size": _each(value_size=(uapi.VALUE_SIZE - 1, uapi.VALUE_SIZE + 1, *_EDGES)),
-    "capacity": _each(max_entries=_EDGES),
-    "good flags": _each(map_flags=(_PROG | bpf_attr.F_RDONLY, _PROG | bpf_attr.F_WRONLY)),
-    "bad flags": _each(
+    "key_size": _combinations(key_size=(uapi.KEY_SIZE - 1, uapi.KEY_SIZE + 1, *_U32_BOUNDARIES)),
+    "value_size": _combinations(
+        value_size=(uapi.VALUE_SIZE - 1, uapi.VALUE_SIZE + 1, *_U32_BOUNDARIES)
+    ),
+    "max_entries": _combinations(max_entries=_U32_BOUNDARIES),
+    "valid map_flags": _combinations(
+        map_flags=(_RDONLY_PROG | bpf_attr.F_RDONLY, _RDONLY_PROG | bpf_attr.F_WRONLY)
+    ),
+    "invalid map_flags": _combinations(
         map_flags=(
             0,
-            _PROG | bpf_attr.F_RDONLY | bpf_attr.F_WRONLY,
-            _PROG | bpf_attr.F_WRONLY_PROG,
-            _PROG | bpf_attr.F_NO_PREALLOC,
+            _RDONLY_PROG | bpf_attr.F_RDONLY | bpf_attr.F_WRONLY,
+            _RDONLY_PROG | bpf_attr.F_WRONLY_PROG,
+            _RDONLY_PROG | bpf_attr.F_NO_PREALLOC,
             bpf_attr.F_RDONLY | bpf_attr.F_WRONLY,
             0xFFFFFFFF & ~F_TOKEN_FD,
         )
     ),
-    "name": _each(
+    "map_name": _combinations(
         map_name=(b"flows", b"a.b_C9", b"a-b", b"\x80", b"fifteen_letters", b"sixteen_letters_")
     ),
-    "device": _each(map_ifindex=_EDGES),
-    "extra": _each(map_extra=(*_EDGES, 1 << 63, (1 << 64) - 1)),
-    "node": _each(map_flags=(_PROG, _PROG | F_NUMA_NODE), numa_node=_EDGES),
-    "token": _each(
-        map_flags=(_PROG, _PROG | F_TOKEN_FD, F_TOKEN_FD), map_token_fd=(0, *_DESCRIPTORS)
+    "map_ifindex": _combinations(map_ifindex=_U32_BOUNDARIES),
+    "map_extra": _combinations(map_extra=(*_U32_BOUNDARIES, 1 << 63, (1 << 64) - 1)),
+    "numa_node": _combinations(
+        map_flags=(_RDONLY_PROG, _RDONLY_PROG | F_NUMA_NODE), numa_node=_U32_BOUNDARIES
     ),
-    "BTF": _each(btf_value_type_id=_EDGES, btf_fd=(0, *_DESCRIPTORS)),
-    "BTF of keys": _each(btf_key_type_id=_EDGES, btf_fd=_DESCRIPTORS),
-    "type of vmlinux": _each(btf_vmlinux_value_type_id=_EDGES),
-    "hash": _each(excl_prog_hash=(UNMAPPED, READABLE), excl_prog_hash_size=(31, 32, 33, *_EDGES)),
-    "hash size": _each(excl_prog_hash_size=_EDGES),
-    "not looked at": (
-        *_each(inner_map_fd=_DESCRIPTORS),
-        *_each(value_type_btf_obj_fd=_DESCRIPTORS),
+    "map_token_fd": _combinations(
+        map_flags=(_RDONLY_PROG, _RDONLY_PROG | F_TOKEN_FD, F_TOKEN_FD),
+        map_token_fd=(0, *_DESCRIPTORS),
+    ),
+    "btf_value_type_id": _combinations(
+        btf_value_type_id=_U32_BOUNDARIES, btf_fd=(0, *_DESCRIPTORS)
+    ),
+    "btf_key_type_id": _combinations(btf_key_type_id=_U32_BOUNDARIES, btf_fd=_DESCRIPTORS),
+    "btf_vmlinux_value_type_id": _combinations(btf_vmlinux_value_type_id=_U32_BOUNDARIES),
+    "excl_prog_hash": _combinations(
+        excl_prog_hash=(UNMAPPED, READABLE), excl_prog_hash_size=(31, 32, 33, *_U32_BOUNDARIES)
+    ),
+    "excl_prog_hash_size": _combinations(excl_prog_hash_size=_U32_BOUNDARIES),
+    "ignored fields": (
+        *_combinations(inner_map_fd=_DESCRIPTORS),
+        *_combinations(value_type_btf_obj_fd=_DESCRIPTORS),
     ),
 }
-"""Every field's edges, with the fields that give it a meaning."""
+"""Boundary values of every field, with the fields that give it a meaning."""
 
 
 def offset(name: str) -> int:
-    """Where a field is."""
-    place: int = MapCreate.__dict__[name].offset
-    return place
+    """Return a field's offset in ``union bpf_attr`` in bytes."""
+    result: int = MapCreate.__dict__[name].offset
+    return result
 
 
-_NAMES = {name for edges in EDGES.values() for change in edges for name in change}
+_FIELD_NAMES = {name for edges in EDGES.values() for change in edges for name in change}
 _LAST = MapCreate.__dict__["excl_prog_hash_size"]
 END: int = _LAST.offset + _LAST.size
-"""Where the last field of the command ends; ``union bpf_attr`` goes on behind it."""
+"""End of the command's last field in bytes; ``union bpf_attr`` is longer."""
 
 SIZES = (
     END,
-    *sorted({offset(name) for name in _NAMES} | {0, mmap.PAGESIZE, mmap.PAGESIZE + 1}),
+    *sorted({offset(name) for name in _FIELD_NAMES} | {0, mmap.PAGESIZE, mmap.PAGESIZE + 1}),
 )
 STRAYS = (END, mmap.PAGESIZE - 1)
 
 
 @dataclass(frozen=True)
 class Request:
-    """One attempt.
+    """One BPF_MAP_CREATE call.
 
     Attributes:
-        changed: the fields that are not as in `GOOD`.
-        size: what the caller says the attributes' size is.
-        stray: where behind the last field there is a byte that is not 0, or None.
+        overrides: fields that differ from `VALID_ATTRS`.
+        attr_size: the size of the attributes in bytes, as passed to bpf(2).
+        nonzero_offset: offset behind the last field of a byte that is not 0, or None.
         privileged: whether the caller has CAP_BPF and CAP_NET_ADMIN.
     """
 
-    changed: dict[str, Attribute] = field(default_factory=dict)
-    size: int = END
-    stray: int | None = None
+    overrides: dict[str, Attribute] = field(default_factory=dict)
+    attr_size: int = END
+    nonzero_offset: int | None = None
     privileged: bool = True
 
     @property
-    def seen(self) -> dict[str, Attribute]:
-        """All fields as the kernel sees them: what is beyond the size is 0."""
-        fields: dict[str, Attribute] = {"map_type": bpf_attr.MAP_TYPE_HASH, **GOOD, **self.changed}
-        return {name: value for name, value in fields.items() if offset(name) < self.size}
+    def visible_fields(self) -> dict[str, Attribute]:
+        """All fields as the kernel sees them: those beyond the size are 0."""
+        fields: dict[str, Attribute] = {
+            "map_type": bpf_attr.MAP_TYPE_HASH,
+            **GOOD,
+            **self.overrides,
+        }
+        return {name: value for name, value in fields.items() if offset(name) < self.attr_size}
 
 
-def _number(seen: dict[str, Attribute], name: str) -> int:
-    value = seen.get(name, 0)
+def _int_field(visible_fields: dict[str, Attribute], name: str) -> int:
+    value = visible_fields.get(name, 0)
     assert isinstance(value, int), name
     return value
 
 
-def _flags(seen: dict[str, Attribute], bits: int) -> bool:
-    return bool(_number(seen, "map_flags") & bits)
+def _has_any_flag(visible_fields: dict[str, Attribute], bits: int) -> bool:
+    return bool(_int_field(visible_fields, "map_flags") & bits)
 
 
-def _name_is_bad(seen: dict[str, Attribute]) -> bool:
-    name = seen.get("map_name", b"")
+def _invalid_name(visible_fields: dict[str, Attribute]) -> bool:
+    name = visible_fields.get("map_name", b"")
     assert isinstance(name, bytes)
     letters = (string.ascii_letters + string.digits + "_.").encode()
     return len(name) > 15 or any(letter not in letters for letter in name)
 
 
-def _typed(seen: dict[str, Attribute]) -> bool:
-    return bool(seen.get("btf_key_type_id") or seen.get("btf_value_type_id"))
+def _has_btf_type(visible_fields: dict[str, Attribute]) -> bool:
+    return bool(visible_fields.get("btf_key_type_id") or visible_fields.get("btf_value_type_id"))
 
 
-def _descriptor(seen: dict[str, Attribute], name: str) -> Attribute:
-    # 0 is the caller's standard input.
-    return seen.get(name) or FILE
+def _fd_field(visible_fields: dict[str, Attribute], name: str) -> Attribute:
+    # Descriptor 0 is the caller's standard input.
+    return visible_fields.get(name) or FILE
 
 
 Check = tuple[str, Callable[[Request, dict[str, Attribute]], bool], int]
 
 CHECKS: tuple[Check, ...] = (
-    # of any command
-    ("size of more than a page", lambda r, _: r.size > mmap.PAGESIZE, errno.E2BIG),
+    # Checks of every bpf(2) command.
+    ("attr size above one page", lambda r, _: r.attr_size > mmap.PAGESIZE, errno.E2BIG),
     (
-        "something that this kernel does not know",
-        lambda r, _: r.stray == mmap.PAGESIZE - 1 and r.stray < r.size,
+        "non-zero byte that this kernel does not know",
+        lambda r, _: r.nonzero_offset == mmap.PAGESIZE - 1 and r.nonzero_offset < r.attr_size,
         errno.E2BIG,
     ),
     (
-        "something in a field of other commands",
-        lambda r, _: r.stray == END and r.stray < r.size,
+        "non-zero field of another command",
+        lambda r, _: r.nonzero_offset == END and r.nonzero_offset < r.attr_size,
         errno.EINVAL,
     ),
-    # that need no map type
-    ("no type", lambda _, s: "map_type" not in s, errno.EINVAL),
-    ("type of vmlinux", lambda _, s: bool(s.get("btf_vmlinux_value_type_id")), errno.EINVAL),
+    # Checks before the map type is looked up.
+    ("map_type cut off", lambda _, s: "map_type" not in s, errno.EINVAL),
     (
-        "key type alone",
+        "btf_vmlinux_value_type_id set",
+        lambda _, s: bool(s.get("btf_vmlinux_value_type_id")),
+        errno.EINVAL,
+    ),
+    (
+        "btf_key_type_id without btf_value_type_id",
         lambda _, s: bool(s.get("btf_key_type_id") and not s.get("btf_value_type_id")),
         errno.EINVAL,
     ),
-    ("extra", lambda _, s: bool(s.get("map_extra")), errno.EINVAL),
+    ("map_extra set", lambda _, s: bool(s.get("map_extra")), errno.EINVAL),
     (
-        "node that is not there",
-        # -1 is NUMA_NO_NODE: any.
-        lambda _, s: _flags(s, F_NUMA_NODE) and NODES <= _number(s, "numa_node") < 0xFFFFFFFF,
+        "numa_node does not exist",
+        # -1 is NUMA_NO_NODE: any node.
+        lambda _, s: (
+            _has_any_flag(s, F_NUMA_NODE) and NODES <= _int_field(s, "numa_node") < 0xFFFFFFFF
+        ),
         errno.EINVAL,
     ),
-    ("device", lambda _, s: bool(s.get("map_ifindex")), errno.EINVAL),
+    ("map_ifindex set", lambda _, s: bool(s.get("map_ifindex")), errno.EINVAL),
     (
-        "token that is no descriptor",
-        lambda _, s: _flags(s, F_TOKEN_FD) and _descriptor(s, "map_token_fd") == NOTHING,
+        "map_token_fd is not an open fd",
+        lambda _, s: _has_any_flag(s, F_TOKEN_FD) and _fd_field(s, "map_token_fd") == NOTHING,
         errno.EBADF,
     ),
-    ("token that is something else", lambda _, s: _flags(s, F_TOKEN_FD), errno.EINVAL),
-    # who may
-    ("capabilities", lambda r, _: not r.privileged, errno.EPERM),
-    # of the type
-    ("key size", lambda _, s: s.get("key_size", 0) != uapi.KEY_SIZE, errno.EINVAL),
-    ("value size", lambda _, s: s.get("value_size", 0) != uapi.VALUE_SIZE, errno.EINVAL),
-    ("capacity", lambda _, s: not s.get("max_entries", 0), errno.EINVAL),
-    ("writable by programs", lambda _, s: not _flags(s, _PROG), errno.EINVAL),
+    ("map_token_fd is not a token", lambda _, s: _has_any_flag(s, F_TOKEN_FD), errno.EINVAL),
+    # Permission.
+    ("capabilities missing", lambda r, _: not r.privileged, errno.EPERM),
+    # Checks of the map type: map_alloc_check.
+    ("key_size wrong", lambda _, s: s.get("key_size", 0) != uapi.KEY_SIZE, errno.EINVAL),
+    ("value_size wrong", lambda _, s: s.get("value_size", 0) != uapi.VALUE_SIZE, errno.EINVAL),
+    ("max_entries 0", lambda _, s: not s.get("max_entries", 0), errno.EINVAL),
+    ("BPF_F_RDONLY_PROG missing", lambda _, s: not _has_any_flag(s, _RDONLY_PROG), errno.EINVAL),
     (
-        "other flag",
-        lambda _, s: _flags(s, ~(_PROG | bpf_attr.F_RDONLY | bpf_attr.F_WRONLY)),
+        "unsupported map flag",
+        lambda _, s: _has_any_flag(s, ~(_RDONLY_PROG | bpf_attr.F_RDONLY | bpf_attr.F_WRONLY)),
         errno.EINVAL,
     ),
-    # of the map once it has been made
-    ("name", lambda _, s: _name_is_bad(s), errno.EINVAL),
+    # Checks after the map has been allocated.
+    ("map_name invalid", lambda _, s: _invalid_name(s), errno.EINVAL),
     (
-        "BTF that is no descriptor",
-        lambda _, s: _typed(s) and _descriptor(s, "btf_fd") == NOTHING,
+        "btf_fd is not an open fd",
+        lambda _, s: _has_btf_type(s) and _fd_field(s, "btf_fd") == NOTHING,
         errno.EBADF,
     ),
-    ("BTF that is something else", lambda _, s: _typed(s), errno.EINVAL),
+    ("btf_fd is not BTF", lambda _, s: _has_btf_type(s), errno.EINVAL),
     (
-        "hash of the wrong size",
+        "excl_prog_hash_size wrong",
         lambda _, s: "excl_prog_hash" in s and s.get("excl_prog_hash_size", 0) != 32,
         errno.EINVAL,
     ),
     (
-        "hash that cannot be read",
+        "excl_prog_hash not readable",
         lambda _, s: s.get("excl_prog_hash") == UNMAPPED,
         errno.EFAULT,
     ),
     (
-        "size of no hash",
+        "excl_prog_hash_size without a hash",
         lambda _, s: "excl_prog_hash" not in s and bool(s.get("excl_prog_hash_size")),
         errno.EINVAL,
     ),
     (
-        "descriptor neither to read nor to write",
-        lambda _, s: _flags(s, bpf_attr.F_RDONLY) and _flags(s, bpf_attr.F_WRONLY),
+        "BPF_F_RDONLY with BPF_F_WRONLY",
+        lambda _, s: _has_any_flag(s, bpf_attr.F_RDONLY) and _has_any_flag(s, bpf_attr.F_WRONLY),
         errno.EINVAL,
     ),
 )
-"""What is wrong, and its errno, in the kernel's order."""
+"""Name, condition under which the check fails, and errno, in the kernel's order."""
 
 
 def answer(request: Request) -> tuple[int, str]:
-    """The errno of a creation, and why; 0 and nothing where it succeeds."""
-    seen = request.seen
-    for what, wrong, code in CHECKS:
-        if wrong(request, seen):
-            return code, what
+    """Return the errno that the kernel must give to a creation, and the check that fails.
+
+    Returns:
+        The errno and the name of the first failing check; 0 and "" if the map is created.
+    """
+    visible_fields = request.visible_fields
+    for check, fails, code in CHECKS:
+        if fails(request, visible_fields):
+            return code, check
     return 0, ""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What every reader must see, in plain Python: the model that the kernel is held against.
+"""Reference model: the flows and maps that every reader must see, in plain Python.
 
-It knows clauses, not code: SN-2, SN-6, SN-9, FM-2, FM-11, MM-3 and MM-4 of docs/contract.md.
+It models clauses, not code: SN-2, SN-6, SN-9, FM-2, FM-11, MM-3 and MM-4 of docs/contract.md.
 """
 
 import errno
@@ -11,22 +11,22 @@ from dataclasses import dataclass, field
 TCP, UDP = int(socket.IPPROTO_TCP), int(socket.IPPROTO_UDP)
 
 TABLES = {(TCP, 4): "fw", (TCP, 6): "fw", (UDP, 4): "fw4", (UDP, 6): "fw6"}
-"""Which source table takes which connections (`fixtures.guest.topology.client_router_server`, tables ``split``)."""
+"""The source table of each protocol and IP version, with the router's tables ``split``."""
 
-PORTS = ("inside", "outside")
-"""The router's two devices; every flow needs both."""
+PORTS = ("lan", "wan")
+"""The router's devices; every flow needs both."""
 
 
 @dataclass
 class Space:
-    """A network namespace: a router's, or one in which nothing ever happens."""
+    """A network namespace: a router's, or an idle one without flows."""
 
     router: bool
-    tables: set[str] = field(default_factory=set)
-    """Source tables that it has."""
-    down: set[str] = field(default_factory=set)
-    """Devices that are down."""
-    snoops: set[str] = field(default_factory=set)
+    source_tables: set[str] = field(default_factory=set)
+    """Its source tables."""
+    devices_down: set[str] = field(default_factory=set)
+    """Its devices that are down."""
+    snoop_tables: set[str] = field(default_factory=set)
     exists: bool = True
 
 
@@ -34,124 +34,125 @@ class Space:
 class Flow:
     """A connection that has been offloaded at least once."""
 
-    space: str
+    netns: str
     protocol: int
     version: int
     keys: tuple[bytes, bytes]
-    """Original and reply direction, as the map's keys."""
+    """The map keys of original and reply direction."""
     live: bool = True
     tracked: bool = True
-    """Whether its conntrack entry is still the one that it began with."""
+    """Whether the conntrack entry is still the connection's first one."""
 
     @property
     def table(self) -> str:
-        """The source table that serves it."""
+        """The source table that offloads it."""
         return TABLES[self.protocol, self.version]
 
 
 @dataclass
 class Map:
-    """A flow map that somebody holds."""
+    """A flow map with an open descriptor."""
 
-    space: str
-    room: int
-    """Flows that fit in."""
+    netns: str
+    max_entries: int
+    """The map's capacity in flows."""
 
 
 @dataclass
 class World:
-    """Everything that there is."""
+    """All namespaces, flows and maps, and whether the module is loaded."""
 
-    spaces: dict[str, Space] = field(default_factory=dict)
+    namespaces: dict[str, Space] = field(default_factory=dict)
     flows: dict[str, Flow] = field(default_factory=dict)
     maps: dict[str, Map] = field(default_factory=dict)
-    loaded: bool = True
-    """Whether the flow map's module is in the kernel."""
+    module_loaded: bool = True
+    """Whether the flow map's module is loaded."""
 
-    # --- what can be done
+    # --- possible steps
 
-    def existing(self) -> list[str]:
-        """Namespaces that are there."""
-        return [name for name, space in self.spaces.items() if space.exists]
+    def existing_netns(self) -> list[str]:
+        """Return the existing namespaces."""
+        return [name for name, netns in self.namespaces.items() if netns.exists]
 
     def routers(self) -> list[str]:
-        """Those of them that are routers."""
-        return [name for name in self.existing() if self.spaces[name].router]
+        """Return the existing namespaces that are routers."""
+        return [name for name in self.existing_netns() if self.namespaces[name].router]
 
-    def ways(self) -> list[tuple[str, int, int]]:
-        """Where a new connection would be offloaded: namespace, protocol, IP version."""
+    def offloadable_kinds(self) -> list[tuple[str, int, int]]:
+        """Return where new connections would be offloaded: namespace, protocol, IP version."""
         return [
-            (name, *kind)
+            (name, *protocol_and_version)
             for name in self.routers()
-            for kind, table in TABLES.items()
-            if table in self.spaces[name].tables and not self.spaces[name].down
+            for protocol_and_version, table in TABLES.items()
+            if table in self.namespaces[name].source_tables
+            and not self.namespaces[name].devices_down
         ]
 
-    def live(self, space: str | None = None) -> list[str]:
-        """Flows that are being served, all of them or those of a namespace."""
+    def live_flows(self, netns: str | None = None) -> list[str]:
+        """Return the offloaded flows, all of them or those of a namespace."""
         return [
-            name for name, flow in self.flows.items() if flow.live and space in (None, flow.space)
+            name for name, flow in self.flows.items() if flow.live and netns in (None, flow.netns)
         ]
 
-    def revivable(self) -> list[str]:
-        """Flows that have ended, and whose connection would be offloaded by its next packets.
+    def reoffloadable_flows(self) -> list[str]:
+        """Return the ended flows whose connection the next packets would offload again.
 
-        TCP only where conntrack still knows the connection: what it makes of a segment in the
-        middle of one that it does not know is not ours to model.
+        TCP connections only while conntrack knows them: the model does not cover what conntrack
+        does with a segment from the middle of an unknown connection.
         """
-        ways = set(self.ways())
+        kinds = set(self.offloadable_kinds())
         return [
             name
             for name, flow in self.flows.items()
             if not flow.live
-            and (flow.space, flow.protocol, flow.version) in ways
+            and (flow.netns, flow.protocol, flow.version) in kinds
             and (flow.protocol == UDP or flow.tracked)
         ]
 
-    # --- what happens
+    # --- steps
 
-    def end(self, space: str, table: str | None = None, *, untracked: bool = False) -> None:
-        """The flows of a namespace end, or those that one of its tables serves.
+    def end_flows(self, netns: str, table: str | None = None, *, untracked: bool = False) -> None:
+        """End the flows of a namespace, or those of one of its source tables.
 
         Args:
-            space: the namespace.
+            netns: the namespace.
             table: the source table, or None for all.
-            untracked: conntrack forgets the connections, too.
+            untracked: whether conntrack deletes the connections, too.
         """
         for flow in self.flows.values():
-            if flow.space == space and table in (None, flow.table):
+            if flow.netns == netns and table in (None, flow.table):
                 flow.live = False
                 flow.tracked &= not untracked
 
-    def drop_table(self, space: str, table: str) -> None:
-        """A source table goes, and with it what it serves."""
-        self.spaces[space].tables.remove(table)
-        self.end(space, table)
+    def delete_source_table(self, netns: str, table: str) -> None:
+        """Delete a source table, which ends its flows."""
+        self.namespaces[netns].source_tables.remove(table)
+        self.end_flows(netns, table)
 
-    def reload(self, space: str) -> None:
-        """Every table goes, snoop tables with them, and the source tables come anew."""
-        self.spaces[space].tables = set(TABLES.values())
-        self.spaces[space].snoops.clear()
-        self.end(space)
+    def reload_ruleset(self, netns: str) -> None:
+        """Delete all tables with their flows, and create the source tables again."""
+        self.namespaces[netns].source_tables = set(TABLES.values())
+        self.namespaces[netns].snoop_tables.clear()
+        self.end_flows(netns)
 
-    def leave(self, space: str) -> None:
-        """A namespace goes; maps made in it stay, empty for ever (FM-2)."""
-        self.spaces[space].exists = False
-        self.spaces[space].snoops.clear()
-        self.end(space, untracked=True)
+    def delete_netns(self, netns: str) -> None:
+        """Delete a namespace; its maps stay, empty for good (FM-2)."""
+        self.namespaces[netns].exists = False
+        self.namespaces[netns].snoop_tables.clear()
+        self.end_flows(netns, untracked=True)
 
-    # --- what is seen
+    # --- expected observations
 
-    def keys(self, space: str) -> list[bytes]:
-        """Every key that a reader of this namespace's flows must see, sorted."""
-        return sorted(key for name in self.live(space) for key in self.flows[name].keys)
+    def expected_keys(self, netns: str) -> list[bytes]:
+        """Return every key that readers of this namespace must see, sorted."""
+        return sorted(key for name in self.live_flows(netns) for key in self.flows[name].keys)
 
-    def creation(self) -> int:
-        """The errno of making a map, where the kernel cannot ask for the module; 0 for none."""
-        return 0 if self.loaded else errno.EINVAL
+    def map_create_errno(self) -> int:
+        """Return the errno of BPF_MAP_CREATE without module autoload, or 0."""
+        return 0 if self.module_loaded else errno.EINVAL
 
-    def unload(self) -> int:
-        """The errno of unloading the flow map's module, or 0."""
-        if not self.loaded:
+    def unload_errno(self) -> int:
+        """Return the errno of unloading the flow map's module, or 0."""
+        if not self.module_loaded:
             return errno.ENOENT
         return errno.EWOULDBLOCK if self.maps else 0

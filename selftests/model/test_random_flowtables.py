@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Random NFT_MSG_NEWFLOWTABLE: the errno of the model, and after a refusal nothing is there."""
+"""Random NFT_MSG_NEWFLOWTABLE: the oracle's errno, and no trace of refused requests."""
 
 from contextlib import ExitStack
 from itertools import product
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fixtures.guest.kernel import modules
 from fixtures.guest.net import flowtable, netlink, nftables, rtnetlink
 from fixtures.guest.net.flowtable import COUNTER, INET, SNOOP
-from fixtures.guest.pytest_plugin.fixtures import Namespaces
+from fixtures.guest.pytest_plugin.plugin_api import Namespaces
 from fixtures.guest.runtime import hypothesis_support
 from fixtures.guest.runtime.hypothesis_support import mostly
 from selftests.model import flowtable_oracle
@@ -18,8 +18,8 @@ from selftests.model.flowtable_oracle import ABSENT, LONG, NETDEV, PRESENT, Know
 
 EXAMPLES = 50
 
-TABLE, NAME, RIVAL = "t", "ft", "rival"
-_LACKS = {
+TABLE, NAME, D1_OWNER = "t", "ft", "d1_owner"
+_OMITTABLE_ATTRS = {
     "table": "NFTA_FLOWTABLE_TABLE",
     "name": "NFTA_FLOWTABLE_NAME",
     "hook": "NFTA_FLOWTABLE_HOOK",
@@ -27,19 +27,19 @@ _LACKS = {
 }
 
 
-def _possible(request: Request) -> bool:
-    """Whether what is to be there before can be there."""
-    known = request.before
-    if known is None:
-        return not (request.rival and (request.table != "made" or request.family == NETDEV))
-    clash = request.rival and "d1" in known.devices and known.flags != SNOOP
-    return request.table == "made" and request.family != NETDEV and not clash
+def _can_be_prepared(request: Request) -> bool:
+    """Return whether the kernel allows the state that the request is to meet."""
+    existing = request.existing
+    if existing is None:
+        return not (request.d1_taken and (request.table != "existing" or request.family == NETDEV))
+    clash = request.d1_taken and "d1" in existing.devices and existing.flags != SNOOP
+    return request.table == "existing" and request.family != NETDEV and not clash
 
 
 DEVICES = [
-    listed for length in (1, 2, 3) for listed in product([*PRESENT, ABSENT, LONG], repeat=length)
+    devices for length in (1, 2, 3) for devices in product([*PRESENT, ABSENT, LONG], repeat=length)
 ]
-BEFORE = st.builds(
+EXISTING = st.builds(
     Known,
     flags=st.sampled_from([0, COUNTER, SNOOP]),
     devices=st.sampled_from([(), ("d0",), ("d1",), ("d0", "d1"), (ABSENT,)]),
@@ -48,42 +48,43 @@ BEFORE = st.builds(
 REQUESTS = st.builds(
     Request,
     family=mostly(INET, flowtable_oracle.FAMILIES, 1),
-    table=mostly("made", ["new", "missing"], 4),
-    before=st.one_of(st.none(), BEFORE),
-    rival=st.booleans(),
+    table=mostly("existing", ["new", "missing"], 4),
+    existing=st.one_of(st.none(), EXISTING),
+    d1_taken=st.booleans(),
     flags=mostly(SNOOP, flowtable_oracle.FLAGS, 1),
     devices=mostly((), DEVICES, 1),
     priority=mostly(0, [5, -5, 0x7FFFFFFF, -0x80000000], 4),
     hook=mostly(0, [1, 0xFFFFFFFF], 6),
     exclusive=mostly(False, [True], 3),
-    lacks=mostly(None, _LACKS, 6),
+    omitted_attr=mostly(None, _OMITTABLE_ATTRS, 6),
     aborted=mostly(False, [True]),
-).filter(_possible)
+).filter(_can_be_prepared)
 
 
-def _prepare(request: Request, inside: str) -> None:
-    if request.table != "made":
+def _prepare(request: Request, ns: str) -> None:
+    """Create the table and the flowtables that the request is to meet."""
+    if request.table != "existing":
         return
     messages = [flowtable.new_table(request.family, TABLE)]
-    if request.rival:
-        messages.append(flowtable.new_flowtable(request.family, TABLE, RIVAL, devices=["d1"]))
-    if known := request.before:
+    if request.d1_taken:
+        messages.append(flowtable.new_flowtable(request.family, TABLE, D1_OWNER, devices=["d1"]))
+    if existing := request.existing:
         messages.append(
             flowtable.new_flowtable(
                 request.family,
                 TABLE,
                 NAME,
-                flags=known.flags,
-                devices=known.devices,
-                priority=known.priority,
+                flags=existing.flags,
+                devices=existing.devices,
+                priority=existing.priority,
             )
         )
-    flowtable.commit(messages, inside)
+    flowtable.commit(messages, ns)
 
 
-def _ask(request: Request, inside: str) -> int:
-    """Send the request's transaction; the errno of its first refusal, or 0."""
-    asked = flowtable.new_flowtable(
+def _commit_request(request: Request, ns: str) -> int:
+    """Send the request's transaction; return the errno of its first refusal, or 0."""
+    new_flowtable = flowtable.new_flowtable(
         request.family,
         TABLE,
         NAME,
@@ -93,31 +94,35 @@ def _ask(request: Request, inside: str) -> int:
         hook=request.hook,
         exclusive=request.exclusive,
     )
-    asked["attrs"] = [attr for attr in asked["attrs"] if attr[0] != _LACKS.get(request.lacks or "")]
-    messages = [asked]
+    new_flowtable["attrs"] = [
+        attr
+        for attr in new_flowtable["attrs"]
+        if attr[0] != _OMITTABLE_ATTRS.get(request.omitted_attr or "")
+    ]
+    messages = [new_flowtable]
     if request.table == "new":
         messages.insert(0, flowtable.new_table(request.family, TABLE))
     if request.aborted:
         messages.append(flowtable.delete_table(INET, "nowhere"))
     try:
-        flowtable.commit(messages, inside)
+        flowtable.commit(messages, ns)
     except netlink.NetlinkError as error:
         return error.errno or -1
     return 0
 
 
-def _found(inside: str) -> Known | None:
-    """The flow table that is there now; the rival is looked at, too."""
-    tables = {table.name: table for table in flowtable.flowtables(inside)}
-    rival = tables.pop(RIVAL, None)
-    assert rival is None or (rival.flags, rival.devices) == (0, ("d1",))
-    found = tables.pop(NAME, None)
+def _current_state(ns: str) -> Known | None:
+    """Return the flowtable that exists now, or None; check the owner of d1, too."""
+    tables = {table.name: table for table in flowtable.flowtables(ns)}
+    d1_owner = tables.pop(D1_OWNER, None)
+    assert d1_owner is None or (d1_owner.flags, d1_owner.devices) == (0, ("d1",))
+    current = tables.pop(NAME, None)
     assert not tables
-    if found is None:
+    if current is None:
         return None
-    snooping = found.flags & SNOOP
-    assert (found.entries, found.missed) == ((0, 0) if snooping else (None, None))
-    return Known(found.flags, tuple(sorted(found.devices)), found.priority)
+    snooping = current.flags & SNOOP
+    assert (current.entries, current.missed) == ((0, 0) if snooping else (None, None))
+    return Known(current.flags, tuple(sorted(current.devices)), current.priority)
 
 
 @pytest.mark.clause("SN-1", "SN-5")
@@ -127,25 +132,29 @@ def _found(inside: str) -> Known | None:
 def test_any_flow_table_has_the_errno_of_the_model(
     namespace: Namespaces, cleanup: ExitStack
 ) -> None:
-    inside = namespace("fm-fuzz")
+    """Random NFT_MSG_NEWFLOWTABLE transactions have the oracle's errno and resulting flowtable.
+
+    A refused transaction leaves the tables as they were before.
+    """
+    ns = namespace("fm-fuzz")
     devices = [rtnetlink.dummy(name, 50 + number) for number, name in enumerate(PRESENT)]
-    netlink.transact(netlink.NETLINK_ROUTE, devices, inside)
-    # Which module would bring flow tables to a family that has none is not asked each time.
+    netlink.transact(netlink.NETLINK_ROUTE, devices, ns)
+    # No modprobe for each request of a family that has no flowtables.
     cleanup.enter_context(modules.autoload_disabled())
 
-    def attempt(request: Request) -> None:
+    def check(request: Request) -> None:
         try:
-            _prepare(request, inside)
-            there = nftables.run("list tables", inside)
+            _prepare(request, ns)
+            tables_before = nftables.run("list tables", ns)
             expected = flowtable_oracle.answer(request)
-            refused = expected or (2 if request.aborted else 0)
+            transaction_errno = expected or (2 if request.aborted else 0)
 
-            assert _ask(request, inside) == refused
+            assert _commit_request(request, ns) == transaction_errno
 
-            assert _found(inside) == flowtable_oracle.after(request)
-            if refused:
-                assert nftables.run("list tables", inside) == there
+            assert _current_state(ns) == flowtable_oracle.after(request)
+            if transaction_errno:
+                assert nftables.run("list tables", ns) == tables_before
         finally:
-            nftables.run("flush ruleset", inside)
+            nftables.run("flush ruleset", ns)
 
-    hypothesis_support.explore(attempt, EXAMPLES, request=REQUESTS)
+    hypothesis_support.explore(check, EXAMPLES, request=REQUESTS)

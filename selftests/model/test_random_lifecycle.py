@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The whole life of flows, tables, maps, namespaces and the module, in random steps."""
+"""Random steps in the life of flows, tables, maps, namespaces and the module."""
 
 import pytest
 
@@ -14,4 +14,5 @@ EXAMPLES, STEPS = 5, 20
 @pytest.mark.deadline(120)
 @pytest.mark.usefixtures("flowtable_modules")
 def test_every_reader_sees_what_the_model_says() -> None:
+    """After every random step all readers of the kernel agree with the reference model."""
     hypothesis_support.explore_machine(Life, EXAMPLES, STEPS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Random attributes for BPF_MAP_CREATE: each has the errno that the documentation gives it."""
+"""Random attributes for BPF_MAP_CREATE: each gives the documented errno."""
 
 import ctypes
 import mmap
@@ -29,56 +29,61 @@ from selftests.model.map_create_oracle import (
 
 EXAMPLES = 80
 
-_UNMAPPED = 0xDEAD0000
-_NO_SUCH_FD = 0x7FFFFFFF
+_UNMAPPED_ADDRESS = 0xDEAD0000
+_UNUSED_FD = 0x7FFFFFFF
 
 
-class _Block(ctypes.Structure):
-    """More than a page for the attributes."""
+class _AttrBuffer(ctypes.Structure):
+    """Two pages of memory for the attributes."""
 
     _fields_ = (("bytes", ctypes.c_ubyte * (2 * mmap.PAGESIZE)),)
 
 
-LATE = ("token", "BTF", "hash")
-"""What is looked at after much else, and whose errno is another: only if the rest is right."""
+LATE_CHECKED = ("map_token_fd", "btf_value_type_id", "excl_prog_hash")
+"""Fields that the kernel checks late, with other errnos: drawn more often to get that far."""
 
-CHANGES = st.lists(
-    st.sampled_from([*map_create_oracle.EDGES, *LATE * 3])
+OVERRIDES = st.lists(
+    st.sampled_from([*map_create_oracle.EDGES, *LATE_CHECKED * 3])
     .map(map_create_oracle.EDGES.__getitem__)
     .flatmap(st.sampled_from),
     max_size=3,
-).map(lambda changes: {name: value for change in changes for name, value in change.items()})
-"""Up to three things that are not as they should be, or are so in another way."""
+).map(lambda overrides: {name: value for override in overrides for name, value in override.items()})
+"""Up to three overrides of the valid attributes; some of them are valid, too."""
 
 REQUESTS = st.builds(
     Request,
-    changed=CHANGES,
-    # Mostly all of it: what is cut off hides what else is wrong.
-    size=mostly(map_create_oracle.END, SIZES, 6),
-    stray=mostly(None, STRAYS, 8),
+    overrides=OVERRIDES,
+    # Mostly the full size: fields that are cut off hide their errors.
+    attr_size=mostly(map_create_oracle.END, SIZES, 6),
+    nonzero_offset=mostly(None, STRAYS, 8),
     privileged=mostly(True, [False], 5),
 )
 
 
 def _create(request: Request, file: int) -> int:
-    """The errno of a creation, or 0."""
-    hashed = ctypes.create_string_buffer(32)
-    meant = {
-        NOTHING: _NO_SUCH_FD,
+    """Run BPF_MAP_CREATE and close the map again; return the errno, or 0.
+
+    Args:
+        request: the attributes.
+        file: descriptor of a file that is not what the kernel asks for.
+    """
+    prog_hash = ctypes.create_string_buffer(32)
+    placeholders = {
+        NOTHING: _UNUSED_FD,
         FILE: file,
-        UNMAPPED: _UNMAPPED,
-        READABLE: ctypes.addressof(hashed),
+        UNMAPPED: _UNMAPPED_ADDRESS,
+        READABLE: ctypes.addressof(prog_hash),
     }
     fields = {
-        name: meant[value] if isinstance(value, str) else value
-        for name, value in (map_create_oracle.GOOD | request.changed).items()
+        name: placeholders[value] if isinstance(value, str) else value
+        for name, value in (map_create_oracle.GOOD | request.overrides).items()
     }
     attr = bpf_attr.MapCreate(map_type=bpf.flowmap_type(), **fields)
-    block = _Block()
-    ctypes.memmove(block.bytes, ctypes.addressof(attr), map_create_oracle.END)
-    if request.stray is not None:
-        block.bytes[request.stray] = 1
-    return errno_of(lambda: bpf.bpf(bpf_attr.Command.MAP_CREATE, block, request.size))
+    attr_buffer = _AttrBuffer()
+    ctypes.memmove(attr_buffer.bytes, ctypes.addressof(attr), map_create_oracle.END)
+    if request.nonzero_offset is not None:
+        attr_buffer.bytes[request.nonzero_offset] = 1
+    return errno_of(lambda: bpf.bpf(bpf_attr.Command.MAP_CREATE, attr_buffer, request.attr_size))
 
 
 @pytest.mark.clause("FM-1", "MM-3", "MM-5")
@@ -87,20 +92,23 @@ def _create(request: Request, file: int) -> int:
 def test_any_attributes_have_the_errno_of_the_documentation(
     flowmap_module: str, cleanup: ExitStack
 ) -> None:
+    """Random BPF_MAP_CREATE calls return the oracle's errno and leak no module reference."""
     file, other = os.pipe()
     cleanup.callback(os.close, file)
     cleanup.callback(os.close, other)
 
-    def attempt(request: Request) -> None:
-        expected, why = map_create_oracle.answer(request)
+    def check(request: Request) -> None:
+        expected, failing_check = map_create_oracle.answer(request)
 
         def unprivileged() -> int:
             child_process.keep_capabilities()
             return _create(request, file)
 
-        got = _create(request, file) if request.privileged else child_process.in_child(unprivileged)
-        assert got == expected, f"expected for: {why or 'nothing is wrong'}"
+        code = (
+            _create(request, file) if request.privileged else child_process.in_child(unprivileged)
+        )
+        assert code == expected, f"expected because of: {failing_check or 'no failing check'}"
         modules.await_unreferenced(modules.FLOWMAP)
 
-    hypothesis_support.explore(attempt, EXAMPLES, request=REQUESTS)
+    hypothesis_support.explore(check, EXAMPLES, request=REQUESTS)
     assert modules.loaded(flowmap_module)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Map types that live in modules (clauses MM)."""
+"""Tests of BPF map types that are registered by modules (clauses MM)."""

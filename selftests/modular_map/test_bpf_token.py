@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A BPF token: what it lets its holder do with the flow map, and what it does not."""
+"""BPF tokens: what a holder may and may not do with a flow map."""
 
 import errno
 import socket
@@ -17,14 +17,15 @@ from fixtures.guest.kernel import modules
 _TOKEN_FD = 1 << 16
 
 
-def _create(descriptor: int, **fields: Any) -> int:
-    """The errno of a creation with a token, or 0."""
-    fields |= {"map_flags": bpf_attr.F_RDONLY_PROG | _TOKEN_FD, "map_token_fd": descriptor}
+def _create(token_fd: int, **fields: Any) -> int:
+    """Return the errno of a flow map creation with a token, or 0."""
+    fields |= {"map_flags": bpf_attr.F_RDONLY_PROG | _TOKEN_FD, "map_token_fd": token_fd}
     return errno_of(lambda: bpf.flowmap_create(**fields))
 
 
 @pytest.mark.clause("FM-1", "MM-3")
 def test_token_is_enough_for_a_map_of_the_own_network(flowmap_module: str) -> None:
+    """A token holder may create a flow map in a netns that its user namespace owns."""
     assert bpf_token.holding(_create, own_network=True) == 0
     modules.await_unreferenced(modules.FLOWMAP)
     assert modules.loaded(flowmap_module)
@@ -32,58 +33,64 @@ def test_token_is_enough_for_a_map_of_the_own_network(flowmap_module: str) -> No
 
 @pytest.mark.clause("FM-1", "FM-2")
 def test_token_does_not_show_the_flows_of_another_network(flowmap_module: str) -> None:
-    # The token stands for CAP_NET_ADMIN in the user namespace, the initial network is not its.
+    """A token holder gets EPERM in a netns that its user namespace does not own."""
+    # The token replaces CAP_NET_ADMIN in its user namespace, which does not own the initial netns.
     assert bpf_token.holding(_create, own_network=False) == errno.EPERM
     assert modules.references(flowmap_module) == 0
 
 
 @pytest.mark.clause("FM-1", "MM-5")
 def test_wrong_attributes_are_einval_with_a_token_too(flowmap_module: str) -> None:
-    answers = bpf_token.holding(
-        lambda descriptor: [
-            _create(descriptor, key_size=1),
-            _create(descriptor, max_entries=0),
-            _create(descriptor, map_extra=1),
+    """Invalid attributes give EINVAL with a token as without."""
+    errnos = bpf_token.holding(
+        lambda token_fd: [
+            _create(token_fd, key_size=1),
+            _create(token_fd, max_entries=0),
+            _create(token_fd, map_extra=1),
         ],
         own_network=True,
     )
-    assert answers == [errno.EINVAL] * 3
+    assert errnos == [errno.EINVAL] * 3
     assert modules.references(flowmap_module) == 0
 
 
 @pytest.mark.clause("MM-3")
 @pytest.mark.usefixtures("without_module")
 def test_token_does_not_load_the_module() -> None:
+    """A token holder gets EINVAL for an absent module and does not trigger autoload."""
     assert bpf_token.holding(_create, own_network=True) == errno.EINVAL
     assert not modules.loaded(modules.FLOWMAP)
 
 
-def _taken_from_its_holder() -> int:
-    """The descriptor of a token that somebody else has made."""
+def _receive_token_fd() -> int:
+    """Return the fd of a token that another process created."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        bpf_token.holding(lambda descriptor: bpf.send_fd(theirs, descriptor), own_network=True)
-        _, (descriptor,), _, _ = socket.recv_fds(ours, 1, 1)
-        return int(descriptor)
+        bpf_token.holding(lambda token_fd: bpf.send_fd(theirs, token_fd), own_network=True)
+        _, (token_fd,), _, _ = socket.recv_fds(ours, 1, 1)
+        return int(token_fd)
 
 
 @pytest.mark.clause("MM-3")
 @pytest.mark.usefixtures("without_module")
 @pytest.mark.parametrize(
-    "kept",
+    "capability",
     [child_process.CAP_BPF, child_process.CAP_NET_ADMIN],
-    ids=["only CAP_BPF", "only CAP_NET_ADMIN"],
+    ids=["cap-bpf-only", "cap-net-admin-only"],
 )
 def test_token_does_not_make_up_for_a_capability_to_load_the_module(
-    cleanup: ExitStack, kept: int
+    cleanup: ExitStack, capability: int
 ) -> None:
-    """Root is the owner of the token's user namespace, and has all capabilities in there."""
-    descriptor = _taken_from_its_holder()
-    cleanup.enter_context(bpf.closing(descriptor))
+    """A token does not replace the capability that the caller lacks for module autoload.
+
+    Root owns the token's user namespace, and so has every capability in it.
+    """
+    token_fd = _receive_token_fd()
+    cleanup.enter_context(bpf.closing(token_fd))
 
     def create() -> int:
-        child_process.keep_capabilities(kept)
-        return _create(descriptor)
+        child_process.keep_capabilities(capability)
+        return _create(token_fd)
 
     assert child_process.in_child(create) == errno.EINVAL
     assert not modules.loaded(modules.FLOWMAP)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Who may create a flow map, with which attributes, and when its module is asked for."""
+"""BPF_MAP_CREATE of a flow map: capabilities, attributes, module autoload; built-in map types."""
 
 import errno
 import os
@@ -15,15 +15,16 @@ from fixtures.guest.core import child_process
 from fixtures.guest.core.expect_errno import errno_of
 from fixtures.guest.kernel import modules
 from fixtures.guest.kernel.syncpoints import hold
-from fixtures.guest.pytest_plugin.fixtures import Flowmap
+from fixtures.guest.pytest_plugin.plugin_api import Flowmap
 
-_UNPRIVILEGED_SWITCH = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
+_UNPRIVILEGED_BPF_DISABLED = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-3")
 @pytest.mark.usefixtures("without_module")
 def test_creation_loads_the_module(make_flowmap: Flowmap) -> None:
+    """Creating a flow map loads its module, and the map holds one module reference."""
     make_flowmap()
     assert modules.loaded(modules.FLOWMAP)
     assert modules.references(modules.FLOWMAP) == 1
@@ -33,31 +34,33 @@ def test_creation_loads_the_module(make_flowmap: Flowmap) -> None:
 @pytest.mark.clause("MM-3")
 @pytest.mark.usefixtures("without_module")
 def test_absent_module_is_einval_as_for_an_unknown_type() -> None:
+    """Without the module the type gives EINVAL, like a type number that does not exist."""
     with modules.autoload_disabled():
-        absent = errno_of(bpf.flowmap_create)
-        unknown = errno_of(lambda: bpf.map_create(999, 4, 4, 1))
-    assert absent == unknown == errno.EINVAL
+        absent_module = errno_of(bpf.flowmap_create)
+        unknown_type = errno_of(lambda: bpf.map_create(999, 4, 4, 1))
+    assert absent_module == unknown_type == errno.EINVAL
     assert not modules.loaded(modules.FLOWMAP)
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-3", "FM-1")
 @pytest.mark.parametrize(
-    "kept",
+    "capabilities",
     [(), (child_process.CAP_BPF,), (child_process.CAP_NET_ADMIN,)],
-    ids=["none", "only CAP_BPF", "only CAP_NET_ADMIN"],
+    ids=["no-caps", "cap-bpf-only", "cap-net-admin-only"],
 )
 @pytest.mark.usefixtures("without_module")
 def test_unprivileged_caller_is_refused_and_loads_nothing(
-    kept: tuple[int, ...], cleanup: ExitStack
+    capabilities: tuple[int, ...], cleanup: ExitStack
 ) -> None:
-    # With the switch on, the kernel refuses before it looks at the type.
-    before = _UNPRIVILEGED_SWITCH.read_text()
-    _UNPRIVILEGED_SWITCH.write_text("0\n")
-    cleanup.callback(_UNPRIVILEGED_SWITCH.write_text, before)
+    """A caller without both capabilities gets EPERM and does not trigger module autoload."""
+    # Otherwise the kernel refuses before it looks at the map type.
+    before = _UNPRIVILEGED_BPF_DISABLED.read_text()
+    _UNPRIVILEGED_BPF_DISABLED.write_text("0\n")
+    cleanup.callback(_UNPRIVILEGED_BPF_DISABLED.write_text, before)
 
     def attempt() -> int:
-        child_process.keep_capabilities(*kept)
+        child_process.keep_capabilities(*capabilities)
         return errno_of(bpf.flowmap_create)
 
     assert child_process.in_child(attempt) == errno.EPERM
@@ -68,6 +71,8 @@ def test_unprivileged_caller_is_refused_and_loads_nothing(
 @pytest.mark.clause("MM-3", "FM-1")
 @pytest.mark.usefixtures("without_module")
 def test_both_capabilities_are_enough() -> None:
+    """CAP_BPF and CAP_NET_ADMIN suffice to create a flow map and to autoload its module."""
+
     def attempt() -> int:
         child_process.keep_capabilities(child_process.CAP_BPF, child_process.CAP_NET_ADMIN)
         return errno_of(bpf.flowmap_create)
@@ -75,30 +80,31 @@ def test_both_capabilities_are_enough() -> None:
     assert child_process.in_child(attempt) == 0
 
 
-WRONG = {
-    "no key size": {"key_size": 0},
-    "short key": {"key_size": uapi.KEY_SIZE - 1},
-    "long key": {"key_size": uapi.KEY_SIZE + 1},
-    "huge key": {"key_size": 0xFFFFFFFF},
-    "no value size": {"value_size": 0},
-    "short value": {"value_size": uapi.VALUE_SIZE - 1},
-    "long value": {"value_size": uapi.VALUE_SIZE + 1},
-    "huge value": {"value_size": 0xFFFFFFFF},
-    "no room": {"max_entries": 0},
-    "no flags": {"map_flags": 0},
-    "writable by programs": {"map_flags": bpf_attr.F_RDONLY_PROG | bpf_attr.F_WRONLY_PROG},
-    "no preallocation": {"map_flags": bpf_attr.F_RDONLY_PROG | bpf_attr.F_NO_PREALLOC},
-    "mappable": {"map_flags": bpf_attr.F_RDONLY_PROG | bpf_attr.F_MMAPABLE},
-    "extra": {"map_extra": 1},
+INVALID_ATTRS = {
+    "key-size-0": {"key_size": 0},
+    "key-size-short": {"key_size": uapi.KEY_SIZE - 1},
+    "key-size-long": {"key_size": uapi.KEY_SIZE + 1},
+    "key-size-u32-max": {"key_size": 0xFFFFFFFF},
+    "value-size-0": {"value_size": 0},
+    "value-size-short": {"value_size": uapi.VALUE_SIZE - 1},
+    "value-size-long": {"value_size": uapi.VALUE_SIZE + 1},
+    "value-size-u32-max": {"value_size": 0xFFFFFFFF},
+    "max-entries-0": {"max_entries": 0},
+    "without-rdonly-prog": {"map_flags": 0},
+    "wronly-prog": {"map_flags": bpf_attr.F_RDONLY_PROG | bpf_attr.F_WRONLY_PROG},
+    "no-prealloc": {"map_flags": bpf_attr.F_RDONLY_PROG | bpf_attr.F_NO_PREALLOC},
+    "mmapable": {"map_flags": bpf_attr.F_RDONLY_PROG | bpf_attr.F_MMAPABLE},
+    "map-extra-1": {"map_extra": 1},
 }
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("FM-1", "MM-5")
-@pytest.mark.parametrize("attributes", WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize("attributes", INVALID_ATTRS.values(), ids=INVALID_ATTRS)
 def test_wrong_attributes_are_einval_and_leave_no_reference(
     attributes: dict[str, int], flowmap_module: str
 ) -> None:
+    """Invalid sizes, capacity or flags give EINVAL and leave no module reference."""
     assert errno_of(lambda: bpf.flowmap_create(**attributes)) == errno.EINVAL
     assert modules.references(flowmap_module) == 0
 
@@ -107,6 +113,7 @@ def test_wrong_attributes_are_einval_and_leave_no_reference(
 @pytest.mark.clause("FM-1")
 @pytest.mark.parametrize("entries", [1, 2, 65536])
 def test_capacity_is_what_was_asked_for(entries: int, make_flowmap: Flowmap) -> None:
+    """Map info reports the requested max_entries and the UAPI's key and value sizes."""
     info = bpf.map_info(make_flowmap(max_entries=entries))
     assert info.max_entries == entries
     assert (info.key_size, info.value_size) == (uapi.KEY_SIZE, uapi.VALUE_SIZE)
@@ -115,24 +122,26 @@ def test_capacity_is_what_was_asked_for(entries: int, make_flowmap: Flowmap) -> 
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-10")
 def test_descriptor_describes_the_map(make_flowmap: Flowmap) -> None:
+    """BPF_OBJ_GET_INFO_BY_FD and fdinfo report type, flags, name, capacity and memory."""
     fd = make_flowmap(max_entries=64)
     info = bpf.map_info(fd)
     assert info.type == bpf.flowmap_type()
     assert info.map_flags & bpf_attr.F_RDONLY_PROG
     assert info.name == b"flows"
 
-    described = bpf.fdinfo(fd)
-    assert int(described["map_type"]) == bpf.flowmap_type()
-    assert int(described["max_entries"]) == 64
-    assert int(described["memlock"]) > 0
+    fdinfo = bpf.fdinfo(fd)
+    assert int(fdinfo["map_type"]) == bpf.flowmap_type()
+    assert int(fdinfo["max_entries"]) == 64
+    assert int(fdinfo["memlock"]) > 0
 
 
 @pytest.mark.clause("MM-8")
 @pytest.mark.parametrize(
-    "kind", [bpf_attr.MAP_TYPE_HASH, bpf_attr.MAP_TYPE_ARRAY], ids=["hash", "array"]
+    "map_type", [bpf_attr.MAP_TYPE_HASH, bpf_attr.MAP_TYPE_ARRAY], ids=["hash", "array"]
 )
-def test_builtin_types_take_no_reference_to_the_module(kind: int, flowmap_module: str) -> None:
-    with bpf.closing(bpf.map_create(kind, 4, 4, 8)):
+def test_builtin_types_take_no_reference_to_the_module(map_type: int, flowmap_module: str) -> None:
+    """A built-in map takes no reference to the flow map module, which can be unloaded."""
+    with bpf.closing(bpf.map_create(map_type, 4, 4, 8)):
         assert modules.references(flowmap_module) == 0
         modules.unload(flowmap_module)
 
@@ -141,25 +150,27 @@ def test_builtin_types_take_no_reference_to_the_module(kind: int, flowmap_module
 @pytest.mark.clause("MM-8")
 @pytest.mark.usefixtures("flowmap_module")
 def test_builtin_types_describe_themselves_as_before() -> None:
-    """Most have nothing to add to what every map's descriptor says, such as a modular type may."""
+    """A hash map's fdinfo has the common fields and none of the flow map's."""
     with bpf.closing(bpf.map_create(bpf_attr.MAP_TYPE_HASH, 4, 4, 8)) as fd:
-        described = bpf.fdinfo(fd)
-    assert (described["map_type"], described["max_entries"]) == (str(bpf_attr.MAP_TYPE_HASH), "8")
-    assert not [line for line in described if line.startswith("flowmap")]
+        fdinfo = bpf.fdinfo(fd)
+    assert (fdinfo["map_type"], fdinfo["max_entries"]) == (str(bpf_attr.MAP_TYPE_HASH), "8")
+    assert not [line for line in fdinfo if line.startswith("flowmap")]
 
 
 @pytest.mark.usefixtures("near", "flowmap_module")
 @pytest.mark.clause("MM-8")
 @pytest.mark.parametrize(
-    "kind", [bpf_attr.MAP_TYPE_HASH, bpf_attr.MAP_TYPE_ARRAY], ids=["hash", "array"]
+    "map_type", [bpf_attr.MAP_TYPE_HASH, bpf_attr.MAP_TYPE_ARRAY], ids=["hash", "array"]
 )
-def test_builtin_types_do_not_wait_for_the_mutex_of_modular_ones(kind: int) -> None:
-    bpf.flowmap_type()  # read once, so that the child opens no file
+def test_builtin_types_do_not_wait_for_the_mutex_of_modular_ones(map_type: int) -> None:
+    """A built-in map can be created while another task holds the mutex of modular types."""
+    bpf.flowmap_type()  # cached here, so that the child opens no file
     creator = child_process.Waiting(lambda: os.close(bpf.flowmap_create()))
-    # Called with the mutex held; its holder goes on by itself only after a failure.
-    with hold("try_module_get", task=creator.pid) as stop:
+    # try_module_get() is called with the mutex held.  The syncpoint's timeout releases the task
+    # only if this test fails.
+    with hold("try_module_get", task=creator.pid) as syncpoint:
         creator.begin()
-        stop.reached()
-        os.close(bpf.map_create(kind, 4, 4, 8))
-        stop.release()
+        syncpoint.reached()
+        os.close(bpf.map_create(map_type, 4, 4, 8))
+        syncpoint.release()
     creator.join()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Every field of BPF_MAP_CREATE at its edges, every caller, and every other command.
+"""BPF_MAP_CREATE with each attribute field at its boundaries, by each caller; other bpf() commands.
 
-Each has one errno (the table is in docs/series.md), and a refusal leaves no reference to the
-module, at whichever step of the creation it comes.
+Each case has one errno (table in docs/series.md).  A refusal leaves no reference to the module,
+at whichever step of the creation it happens.
 """
 
 import ctypes
@@ -21,68 +21,73 @@ from fixtures.guest.core import child_process
 from fixtures.guest.core.expect_errno import errno_of, refused
 from fixtures.guest.kernel import modules
 from fixtures.guest.net import netns
-from fixtures.guest.pytest_plugin.fixtures import Flowmap, Namespaces
+from fixtures.guest.pytest_plugin.plugin_api import Flowmap, Namespaces
 
 _PROG = bpf_attr.F_RDONLY_PROG
 _NUMA_NODE = 1 << 2
 _TOKEN_FD = 1 << 16
-_OF_DESCRIPTORS = (bpf_attr.F_RDONLY, bpf_attr.F_WRONLY)
-# More than this kernel has of either; what is unknown is refused.
-_COMMANDS = 48
-_WORDS = 40
-_UNMAPPED = 0xDEAD0000
+_FD_ACCESS_FLAGS = (bpf_attr.F_RDONLY, bpf_attr.F_WRONLY)
+# More commands and attribute words than this kernel has; it refuses the unknown ones.
+_COMMAND_COUNT = 48
+_ATTR_WORDS = 40
+_UNMAPPED_ADDRESS = 0xDEAD0000
 _NO_SUCH_FD = 0x7FFFFFFF
 
 
-class _Words(ctypes.Structure):
-    """``union bpf_attr``, without saying which command's."""
+class _RawAttr(ctypes.Structure):
+    """``union bpf_attr`` as an array of 32-bit words, for any command."""
 
-    _fields_ = (("words", ctypes.c_uint32 * _WORDS),)
+    _fields_ = (("words", ctypes.c_uint32 * _ATTR_WORDS),)
 
 
-FIELDS: dict[str, tuple[dict[str, int], int]] = {
-    "both kinds of descriptor": ({"map_flags": _PROG | sum(_OF_DESCRIPTORS)}, errno.EINVAL),
-    "most entries": ({"max_entries": 0xFFFFFFFF}, 0),
-    "device": ({"map_ifindex": 1}, errno.EINVAL),
-    "largest device": ({"map_ifindex": 0xFFFFFFFF}, errno.EINVAL),
-    "largest extra": ({"map_extra": 0xFFFFFFFFFFFFFFFF}, errno.EINVAL),
-    "node": ({"map_flags": _PROG | _NUMA_NODE, "numa_node": 0}, errno.EINVAL),
-    "no such node": ({"map_flags": _PROG | _NUMA_NODE, "numa_node": 0xFFFF}, errno.EINVAL),
-    "key type alone": ({"btf_key_type_id": 1}, errno.EINVAL),
-    "types of no BTF": ({"btf_value_type_id": 1, "btf_fd": _NO_SUCH_FD}, errno.EBADF),
-    "type of vmlinux": ({"btf_vmlinux_value_type_id": 1}, errno.EINVAL),
-    "token that is none": (
+BOUNDARY_FIELDS: dict[str, tuple[dict[str, int], int]] = {
+    "rdonly-and-wronly": ({"map_flags": _PROG | sum(_FD_ACCESS_FLAGS)}, errno.EINVAL),
+    "max-entries-u32-max": ({"max_entries": 0xFFFFFFFF}, 0),
+    "ifindex-1": ({"map_ifindex": 1}, errno.EINVAL),
+    "ifindex-u32-max": ({"map_ifindex": 0xFFFFFFFF}, errno.EINVAL),
+    "map-extra-u64-max": ({"map_extra": 0xFFFFFFFFFFFFFFFF}, errno.EINVAL),
+    "numa-node-0": ({"map_flags": _PROG | _NUMA_NODE, "numa_node": 0}, errno.EINVAL),
+    "numa-node-nonexistent": ({"map_flags": _PROG | _NUMA_NODE, "numa_node": 0xFFFF}, errno.EINVAL),
+    "btf-key-type-without-value-type": ({"btf_key_type_id": 1}, errno.EINVAL),
+    "btf-fd-invalid": ({"btf_value_type_id": 1, "btf_fd": _NO_SUCH_FD}, errno.EBADF),
+    "btf-vmlinux-value-type": ({"btf_vmlinux_value_type_id": 1}, errno.EINVAL),
+    "token-fd-invalid": (
         {"map_flags": _PROG | _TOKEN_FD, "map_token_fd": _NO_SUCH_FD},
         errno.EBADF,
     ),
-    "size of no hash": ({"excl_prog_hash_size": 32}, errno.EINVAL),
-    "hash of the wrong size": (
-        {"excl_prog_hash": _UNMAPPED, "excl_prog_hash_size": 31},
+    "excl-prog-hash-null": ({"excl_prog_hash_size": 32}, errno.EINVAL),
+    "excl-prog-hash-size-31": (
+        {"excl_prog_hash": _UNMAPPED_ADDRESS, "excl_prog_hash_size": 31},
         errno.EINVAL,
     ),
-    "hash that is not there": (
-        {"excl_prog_hash": _UNMAPPED, "excl_prog_hash_size": 32},
+    "excl-prog-hash-unmapped": (
+        {"excl_prog_hash": _UNMAPPED_ADDRESS, "excl_prog_hash_size": 32},
         errno.EFAULT,
     ),
-    # What a flag or another field would have to ask for is not looked at, as of every type.
-    "inner map": ({"inner_map_fd": _NO_SUCH_FD}, 0),
-    "node without its flag": ({"numa_node": 0xFFFF}, 0),
-    "token without its flag": ({"map_token_fd": _NO_SUCH_FD}, 0),
-    "BTF of no type": ({"btf_fd": _NO_SUCH_FD}, 0),
+    # Ignored without their flag or companion field, as for every map type.
+    "inner-map-fd-ignored": ({"inner_map_fd": _NO_SUCH_FD}, 0),
+    "numa-node-without-flag": ({"numa_node": 0xFFFF}, 0),
+    "token-fd-without-flag": ({"map_token_fd": _NO_SUCH_FD}, 0),
+    "btf-fd-without-type": ({"btf_fd": _NO_SUCH_FD}, 0),
 }
 
 
 def _create(fields: dict[str, Any]) -> int:
-    """The errno of a creation, or 0."""
+    """Return the errno of a flow map creation with these attributes, or 0."""
     return errno_of(lambda: bpf.flowmap_create(**fields))
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("FM-1", "MM-5")
-@pytest.mark.parametrize(("fields", "answer"), FIELDS.values(), ids=FIELDS)
-def test_field_has_one_answer(fields: dict[str, int], answer: int, flowmap_module: str) -> None:
-    assert _create(fields) == answer
-    if answer:
+@pytest.mark.parametrize(
+    ("fields", "expected_errno"), BOUNDARY_FIELDS.values(), ids=BOUNDARY_FIELDS
+)
+def test_field_has_one_answer(
+    fields: dict[str, int], expected_errno: int, flowmap_module: str
+) -> None:
+    """A field at its boundary gives one errno and leaves no module reference."""
+    assert _create(fields) == expected_errno
+    if expected_errno:
         assert modules.references(flowmap_module) == 0
     else:
         modules.await_unreferenced(modules.FLOWMAP)
@@ -92,57 +97,72 @@ def test_field_has_one_answer(fields: dict[str, int], answer: int, flowmap_modul
 @pytest.mark.clause("FM-1", "MM-5")
 @pytest.mark.usefixtures("flowmap_module")
 def test_kernel_says_why_a_map_cannot_be_on_a_device() -> None:
+    """An ifindex is refused with EINVAL, and the kernel's log says that offload is impossible."""
     attributes = bpf.flowmap_attributes()
     assert bpf.refused_map(attributes) == (0, "")
     attributes.map_ifindex = 1
-    answer = (errno.EINVAL, "Modular map types cannot be offloaded.\n")
-    assert bpf.refused_map(attributes) == answer
+    refusal = (errno.EINVAL, "Modular map types cannot be offloaded.\n")
+    assert bpf.refused_map(attributes) == refusal
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("FM-1", "MM-5")
 def test_flags_are_refused_but_for_those_of_descriptors(flowmap_module: str) -> None:
-    # Each beside the one that a flow map must have.
+    """Only the fd access flags may accompany BPF_F_RDONLY_PROG; any other flag gives EINVAL."""
+    # Each flag is combined with BPF_F_RDONLY_PROG, which a flow map requires.
     bits = {1 << bit for bit in range(32)} - {_PROG}
-    answers = {hex(bit): _create({"map_flags": _PROG | bit}) for bit in bits}
-    assert answers == {hex(bit): 0 if bit in _OF_DESCRIPTORS else errno.EINVAL for bit in bits}
+    errnos = {hex(bit): _create({"map_flags": _PROG | bit}) for bit in bits}
+    assert errnos == {hex(bit): 0 if bit in _FD_ACCESS_FLAGS else errno.EINVAL for bit in bits}
     modules.await_unreferenced(modules.FLOWMAP)
     assert modules.loaded(flowmap_module)
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-5")
-@pytest.mark.parametrize("name", ["a-b", "a b", "\x7f", "sixteen_letters_"])
+@pytest.mark.parametrize(
+    "name",
+    ["a-b", "a b", "\x7f", "sixteen_letters_"],
+    ids=["dash", "space", "del-character", "no-terminating-nul"],
+)
 def test_bad_name_is_refused_after_the_map_was_made(name: str, flowmap_module: str) -> None:
-    # The name is copied once the type's own code has run: what that made must go again.
+    """An invalid map name is EINVAL, and the map that was already allocated is freed."""
+    # The kernel copies the name after map_alloc(), so it has to free the map again.
     with refused(errno.EINVAL):
         bpf.map_create(bpf.flowmap_type(), uapi.KEY_SIZE, uapi.VALUE_SIZE, 8, _PROG, name)
     modules.await_unreferenced(modules.FLOWMAP)
     assert modules.loaded(flowmap_module)
 
 
-def anybody() -> None:
-    """A process without any capability."""
+def no_capabilities() -> None:
+    """Drop every capability."""
     child_process.keep_capabilities()
 
 
-def root_of_a_user_namespace() -> None:
-    """A process with every capability, but in a user namespace."""
+def userns_root() -> None:
+    """Enter a new user namespace, the only one where the process has capabilities."""
     child_process.enter_user_namespace()
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("FM-1", "MM-3")
 @pytest.mark.parametrize(
-    "become", [anybody, root_of_a_user_namespace], ids=lambda become: become.__name__
+    "drop_privileges",
+    [no_capabilities, userns_root],
+    ids=lambda drop_privileges: drop_privileges.__name__,
 )
-@pytest.mark.parametrize("wrong", [{}, {"key_size": 1}, {"map_flags": 0}], ids=str)
+@pytest.mark.parametrize(
+    "attributes",
+    [{}, {"key_size": 1}, {"map_flags": 0}],
+    ids=["valid-attrs", "key-size-1", "without-rdonly-prog"],
+)
 def test_who_may_not_is_told_so_before_anything_else(
-    become: Callable[[], None], wrong: dict[str, int], flowmap_module: str
+    drop_privileges: Callable[[], None], attributes: dict[str, int], flowmap_module: str
 ) -> None:
+    """A caller without the capabilities gets EPERM, whether or not the attributes are valid."""
+
     def attempt() -> int:
-        become()
-        return _create(wrong)
+        drop_privileges()
+        return _create(attributes)
 
     assert child_process.in_child(attempt) == errno.EPERM
     assert modules.references(flowmap_module) == 0
@@ -153,6 +173,7 @@ def test_who_may_not_is_told_so_before_anything_else(
 def test_map_may_be_made_in_any_network_namespace(
     namespace: Namespaces, flowmap_module: str
 ) -> None:
+    """A flow map can be created in a netns other than the initial one."""
     with netns.entered(namespace("fm-other")):
         assert _create({}) == 0
     modules.await_unreferenced(modules.FLOWMAP)
@@ -162,18 +183,18 @@ def test_map_may_be_made_in_any_network_namespace(
 @pytest.mark.shared_vm
 @pytest.mark.clause("FM-7", "MM-5")
 def test_other_commands_take_no_reference(make_flowmap: Flowmap, flowmap_module: str) -> None:
-    """The map's descriptor in every field of every command, and nothing else in any."""
+    """No bpf() command takes a module reference, with the map's fd in any one attribute word."""
     fd = make_flowmap()
-    identity = bpf.map_info(fd).id
-    for command, word in product(range(_COMMANDS), range(_WORDS)):
-        attributes = _Words()
+    map_id = bpf.map_info(fd).id
+    for command, word in product(range(_COMMAND_COUNT), range(_ATTR_WORDS)):
+        attributes = _RawAttr()
         attributes.words[word] = fd
         try:
-            made = bpf.bpf(command, attributes)
+            returned_fd = bpf.bpf(command, attributes)
         except OSError:
-            made = 0
-        if made:  # 0 is this process's own standard input, and the answer of most commands
-            os.close(made)
+            returned_fd = 0
+        if returned_fd:  # 0 is the result of most commands; fd 0 is this process's stdin
+            os.close(returned_fd)
         assert modules.references(flowmap_module) == 1, f"command {command}, word {word}"
-    assert bpf.map_info(fd).id == identity
+    assert bpf.map_info(fd).id == map_id
     assert list(bpf.keys(fd)) == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What keeps a map type's module in the kernel, and what no longer does."""
+"""References that pin a map type's module, and unloading once they are released."""
 
 import errno
 import os
@@ -19,28 +19,28 @@ from fixtures.guest.core.expect_errno import refused
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import modules
 from fixtures.guest.net import netns, tc
-from fixtures.guest.pytest_plugin.fixtures import Flowmap, Namespaces
+from fixtures.guest.pytest_plugin.plugin_api import Flowmap, Namespaces
 
 Release = Callable[[], None]
 
-_LD_MAP_FD = struct.pack("<BBhi", 0x18, 0x11, 0, 0)  # r1 = map; the descriptor goes into imm
+_LD_MAP_FD = struct.pack("<BBhi", 0x18, 0x11, 0, 0)  # r1 = map; imm takes the fd
 _PASS = struct.pack("<BBhi", 0xB7, 0, 0, 2)  # r0 = XDP_PASS
 _TAINTED = Path("/proc/sys/kernel/tainted")
 _EXIT = struct.pack("<BBhi", 0x95, 0, 0, 0)
 
 
-def _program_using(fd: int, kind: int = prog_syscalls.PROG_TYPE_XDP) -> int:
-    """Load a program that names the map and does nothing with it."""
+def _load_program_using(fd: int, prog_type: int = prog_syscalls.PROG_TYPE_XDP) -> int:
+    """Load a program that references the map without accessing it; return its fd."""
     load = _LD_MAP_FD[:4] + struct.pack("<i", fd) + bytes(8)
-    return prog_syscalls.prog_load(kind, load + _PASS + _EXIT)
+    return prog_syscalls.prog_load(prog_type, load + _PASS + _EXIT)
 
 
-def _has_references(count: int) -> bool:
+def _refcount_is(count: int) -> bool:
     return modules.references(modules.FLOWMAP) == count
 
 
-def _unloadable() -> bool:
-    """Try to unload the module; whether it went."""
+def _try_unload() -> bool:
+    """Try to unload the flow map module; return whether it was unloaded."""
     try:
         modules.unload(modules.FLOWMAP)
     except BlockingIOError:
@@ -48,14 +48,14 @@ def _unloadable() -> bool:
     return True
 
 
-def by_dup(fd: int, _: Path, __: str) -> Release:
-    """A second descriptor."""
+def dup_fd(fd: int, _: Path, __: str) -> Release:
+    """A duplicated fd."""
     other = os.dup(fd)
     return lambda: os.close(other)
 
 
-def by_unix_socket(fd: int, _: Path, __: str) -> Release:
-    """A descriptor under way in a UNIX socket, that nobody has received."""
+def scm_rights_in_flight(fd: int, _: Path, __: str) -> Release:
+    """An fd queued in a UNIX socket (SCM_RIGHTS) and not received."""
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     bpf.send_fd(near, fd)
 
@@ -66,36 +66,36 @@ def by_unix_socket(fd: int, _: Path, __: str) -> Release:
     return release
 
 
-def by_pin(fd: int, bpffs: Path, _: str) -> Release:
-    """A pin in a BPF file system."""
+def bpffs_pin(fd: int, bpffs: Path, _: str) -> Release:
+    """A bpffs pin."""
     pin = bpffs / "flows"
     bpf.pin(fd, str(pin))
     return pin.unlink
 
 
-def by_identity(fd: int, _: Path, __: str) -> Release:
-    """A descriptor taken by the map's id."""
+def fd_by_map_id(fd: int, _: Path, __: str) -> Release:
+    """An fd opened by map id."""
     other = bpf.map_by_id(bpf.map_info(fd).id)
     return lambda: os.close(other)
 
 
-def by_program(fd: int, _: Path, __: str) -> Release:
+def loaded_prog(fd: int, _: Path, __: str) -> Release:
     """A loaded program that uses the map."""
-    program = _program_using(fd)
+    program = _load_program_using(fd)
     return lambda: os.close(program)
 
 
-def by_link(fd: int, _: Path, namespace: str) -> Release:
-    """An attached program whose own descriptor is closed."""
-    with bpf.closing(_program_using(fd)) as program, netns.entered(namespace):
+def xdp_link(fd: int, _: Path, namespace: str) -> Release:
+    """An XDP link to a program whose own fd is closed."""
+    with bpf.closing(_load_program_using(fd)) as program, netns.entered(namespace):
         link = prog_syscalls.xdp_link(program, 1)
     return lambda: os.close(link)
 
 
-def by_filter(fd: int, bpffs: Path, namespace: str) -> Release:
-    """A program that nothing but a filter of tc holds."""
+def tc_filter(fd: int, bpffs: Path, namespace: str) -> Release:
+    """A program that only a tc filter references."""
     pin = bpffs / "filter"
-    with bpf.closing(_program_using(fd, prog_syscalls.PROG_TYPE_SCHED_CLS)) as program:
+    with bpf.closing(_load_program_using(fd, prog_syscalls.PROG_TYPE_SCHED_CLS)) as program:
         bpf.pin(program, str(pin))
     tc.run("qdisc add dev lo clsact", namespace)
     tc.run(f"filter add dev lo ingress bpf direct-action object-pinned {pin}", namespace)
@@ -107,29 +107,29 @@ def by_filter(fd: int, bpffs: Path, namespace: str) -> Release:
     return release
 
 
-def by_template(fd: int, _: Path, __: str) -> Release:
-    """An outer map that was only made after its likeness."""
+def inner_map_template(fd: int, _: Path, __: str) -> Release:
+    """A map of maps that was created with the map as its inner map template."""
     outer = bpf.map_create(bpf_attr.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=fd)
     return lambda: os.close(outer)
 
 
-def by_outer_map(fd: int, _: Path, __: str) -> Release:
-    """An outer map that holds it as an element."""
+def outer_map_element(fd: int, _: Path, __: str) -> Release:
+    """A map of maps that holds the map as an element."""
     outer = bpf.map_create(bpf_attr.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=fd)
     bpf.update_raw(outer, struct.pack("=I", 1), struct.pack("=I", fd))
     return lambda: os.close(outer)
 
 
-HOLDERS = (
-    by_dup,
-    by_unix_socket,
-    by_pin,
-    by_identity,
-    by_program,
-    by_link,
-    by_filter,
-    by_template,
-    by_outer_map,
+MAP_REFERENCES = (
+    dup_fd,
+    scm_rights_in_flight,
+    bpffs_pin,
+    fd_by_map_id,
+    loaded_prog,
+    xdp_link,
+    tc_filter,
+    inner_map_template,
+    outer_map_element,
 )
 
 
@@ -137,6 +137,7 @@ HOLDERS = (
 def test_unload_is_refused_while_a_descriptor_is_open(
     flowmap_module: str, namespace: Namespaces
 ) -> None:
+    """Unload fails with EWOULDBLOCK while a map fd is open, and succeeds after it is closed."""
     with netns.entered(namespace("fm-held")):
         fd = bpf.flowmap_create()
     assert modules.references(flowmap_module) == 1
@@ -145,61 +146,66 @@ def test_unload_is_refused_while_a_descriptor_is_open(
         modules.unload(flowmap_module)
 
     os.close(fd)
-    wait_for("the module to be unloadable", _unloadable)
+    wait_for("the module to be unloadable", _try_unload)
     assert not modules.loaded(flowmap_module)
 
 
 @pytest.mark.clause("MM-4")
-@pytest.mark.parametrize("hold", HOLDERS, ids=lambda hold: hold.__name__)
+@pytest.mark.parametrize(
+    "take_reference", MAP_REFERENCES, ids=lambda take_reference: take_reference.__name__
+)
 def test_unload_is_refused_while_the_map_lives_otherwise(
-    hold: Callable[[int, Path, str], Release],
+    take_reference: Callable[[int, Path, str], Release],
     flowmap_module: str,
     namespace: Namespaces,
     bpffs: Path,
 ) -> None:
-    inside = namespace("fm-held")
-    with netns.entered(inside):
+    """Unload is refused while the map is referenced after its first fd was closed."""
+    ns = namespace("fm-held")
+    with netns.entered(ns):
         fd = bpf.flowmap_create()
-    release = hold(fd, bpffs, inside)
+    release = take_reference(fd, bpffs, ns)
     os.close(fd)
 
-    assert not _unloadable()
+    assert not _try_unload()
     assert modules.references(flowmap_module) >= 1
 
     release()
-    wait_for("the module to be unloadable", _unloadable)
+    wait_for("the module to be unloadable", _try_unload)
 
 
 @pytest.mark.clause("MM-4")
 def test_every_map_is_a_reference_of_its_own(
     flowmap_module: str, namespace: Namespaces, make_flowmap: Flowmap
 ) -> None:
-    inside = namespace("fm-held")
-    fds = [make_flowmap(inside) for _ in range(5)]
+    """Each map holds one module reference until it is freed."""
+    ns = namespace("fm-held")
+    fds = [make_flowmap(ns) for _ in range(5)]
     assert modules.references(flowmap_module) == 5
-    for left, fd in zip(reversed(range(5)), fds, strict=True):
+    for remaining, fd in zip(reversed(range(5)), fds, strict=True):
         os.close(fd)
         wait_for(
-            f"{left} reference(s) to remain",
-            partial(_has_references, left),
+            f"{remaining} reference(s) to remain",
+            partial(_refcount_is, remaining),
         )
-    assert _unloadable()
+    assert _try_unload()
 
 
 @pytest.mark.clause("MM-6", "MM-1", "V0-5")
 def test_reload_serves_again(flowmap_module: str, namespace: Namespaces) -> None:
-    inside = namespace("fm-again")
+    """After each of ten unloads map creation is EINVAL, and a reload permits it again."""
+    ns = namespace("fm-again")
     for _ in range(10):
-        with bpf.flowmap(inside) as fd:
+        with bpf.flowmap(ns) as fd:
             assert bpf.map_info(fd).type == bpf.flowmap_type()
-        wait_for("the module to be unloadable", _unloadable)
+        wait_for("the module to be unloadable", _try_unload)
         with modules.autoload_disabled(), refused(errno.EINVAL):
             bpf.flowmap_create()
         modules.load(flowmap_module)
 
 
-def _forced() -> bool:
-    """Whether the kernel knows of a forced unload (TAINT_FORCED_RMMOD)."""
+def _tainted_by_forced_unload() -> bool:
+    """Return whether the kernel is tainted by a forced unload (TAINT_FORCED_RMMOD)."""
     return bool(int(_TAINTED.read_text()) & 1 << 1)
 
 
@@ -207,10 +213,11 @@ def _forced() -> bool:
 def test_forced_unload_leaves_what_a_module_depends_on(
     flowmap_module: str, namespace: Namespaces, make_flowmap: Flowmap
 ) -> None:
-    """A map holds its module, and that the one with the flow tables; force is for the first.
+    """A module that the flow map module depends on is not unloaded, not even by force.
 
-    It is not tried there: kernel/module/main.c goes over any reference then, and says so by a
-    taint, because what holds the module is sure to use it again.
+    A map pins the flow map module, which pins nf_flow_table.  The flow map module itself is not
+    unloaded by force while a map exists: kernel/module/main.c would ignore the reference, taint the
+    kernel and free code that the map still calls.
     """
     fd = make_flowmap(namespace("fm-forced"))
     assert modules.holders(modules.FLOWTABLE) == [flowmap_module]
@@ -221,14 +228,15 @@ def test_forced_unload_leaves_what_a_module_depends_on(
 
     os.close(fd)
     modules.await_unreferenced(flowmap_module)
-    # Nothing has to be forced here.
+    # Without references the force flag has no effect.
     modules.unload(flowmap_module, force=True)
     modules.unload(modules.FLOWTABLE, force=True)
-    assert not _forced()
+    assert not _tainted_by_forced_unload()
 
 
 @pytest.mark.clause("MM-6")
 def test_unloaded_module_leaves_other_types_alone(flowmap_module: str, cleanup: ExitStack) -> None:
+    """A hash map works after the flow map module is unloaded."""
     fd = cleanup.enter_context(bpf.closing(bpf.map_create(bpf_attr.MAP_TYPE_HASH, 4, 4, 8)))
     modules.unload(flowmap_module)
     bpf.update_raw(fd, b"abcd", b"wxyz")

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A map or a flow table whose snoop table cannot be made: refused, and nothing of it stays.
+"""Creation of a flow map or snoop table whose snoop table initialisation fails.
 
-Its hash table is allocated even where there is no memory (rhashtable_init() in lib/rhashtable.c
-falls back to __GFP_NOFAIL), so that fault injection does not get here: a function itself is made
-to fail, that which makes the hash table, or that which makes the snoop table.  What is then not
-freed, kmemleak finds (profile leak).
+rhashtable_init() in lib/rhashtable.c falls back to __GFP_NOFAIL, so fault injection cannot make it
+fail.  The suite's module fails a whole function instead: the one that initialises the hash table,
+or the one that initialises the snoop table.  kmemleak (profile leak) reports what is not freed.
 """
 
 import errno
@@ -16,19 +15,24 @@ from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core.expect_errno import refused
 from fixtures.guest.kernel import function_override, modules
 from fixtures.guest.net import flowtable
-from fixtures.guest.pytest_plugin.fixtures import Namespaces, require_own_module
+from fixtures.guest.pytest_plugin.plugin_api import Namespaces, require_own_module
 
-MAKING = pytest.mark.parametrize("making", ["nf_flow_snoop_init", "__rhltable_init_noprof"])
-TIMES = 8
-"""An old pointer that lies about somewhere hides one from kmemleak, not all."""
+failing_function_cases = pytest.mark.parametrize(
+    "failing_function", ["nf_flow_snoop_init", "__rhltable_init_noprof"]
+)
+ATTEMPTS = 8
+"""A stale pointer in memory can hide one leaked object from kmemleak, not all eight."""
 
 
 @pytest.mark.clause("MM-5", "RT-3")
-@MAKING
-def test_map_whose_snoop_table_cannot_be_made_is_refused(flowmap_module: str, making: str) -> None:
+@failing_function_cases
+def test_map_whose_snoop_table_cannot_be_made_is_refused(
+    flowmap_module: str, failing_function: str
+) -> None:
+    """Flow map creation fails with ENOMEM when its snoop table cannot be initialised."""
     require_own_module(function_override.MODULE)
-    with function_override.failing(making):
-        for _ in range(TIMES):
+    with function_override.failing(failing_function):
+        for _ in range(ATTEMPTS):
             with refused(errno.ENOMEM):
                 bpf.flowmap_create()
 
@@ -38,18 +42,19 @@ def test_map_whose_snoop_table_cannot_be_made_is_refused(flowmap_module: str, ma
 
 
 @pytest.mark.clause("SN-8", "RT-3")
-@MAKING
+@failing_function_cases
 @pytest.mark.usefixtures("flowtable_modules")
 def test_flow_table_whose_snoop_table_cannot_be_made_is_refused(
-    namespace: Namespaces, making: str
+    namespace: Namespaces, failing_function: str
 ) -> None:
+    """Snoop flowtable creation fails with ENOMEM when the table cannot be initialised."""
     require_own_module(function_override.MODULE)
-    inside = namespace("fm-fail")
-    with function_override.failing(making):
-        for _ in range(TIMES):
+    ns = namespace("fm-fail")
+    with function_override.failing(failing_function):
+        for _ in range(ATTEMPTS):
             with refused(errno.ENOMEM):
-                flowtable.create_snoop("spy", "all", inside)
+                flowtable.create_snoop("spy", "all", ns)
 
-    assert flowtable.flowtables(inside) == []
-    flowtable.create_snoop("spy", "all", inside)
-    assert [each.name for each in flowtable.flowtables(inside)] == ["all"]
+    assert flowtable.flowtables(ns) == []
+    flowtable.create_snoop("spy", "all", ns)
+    assert [table.name for table in flowtable.flowtables(ns)] == ["all"]

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* A map type without netfilter behind it, for the tests of modular map types.
+/* Dummy map type without netfilter behind it, for the tests of modular map types.
  *
- * It takes the slot that the flow map has (or the one that the parameter type
- * names) with an array of 64-bit values that the kernel never writes to. The
- * parameters make it a module that has to be refused, or one that fails after
- * it has registered. What registering returned is what loading it returns.
+ * The module registers operations for the flow map's type number, or for the one
+ * in the parameter type. A map is an array of 64-bit values that the kernel never
+ * writes to. Other parameters make the module one that the kernel has to refuse,
+ * or one whose init fails after registration. Loading the module returns what
+ * bpf_map_register_ops() returned.
  */
 #include <linux/bpf.h>
 #include <linux/btf_ids.h>
@@ -18,37 +19,37 @@ static uint type = BPF_MAP_TYPE_FLOWMAP;
 module_param(type, uint, 0444);
 MODULE_PARM_DESC(type, "map type to register as");
 
-static char *lacks = "";
-module_param(lacks, charp, 0444);
-MODULE_PARM_DESC(lacks, "callback to leave out, or: owner, ops");
+static char *omit = "";
+module_param(omit, charp, 0444);
+MODULE_PARM_DESC(omit, "callback to leave NULL; or owner, ops (register NULL)");
 
-static char *alone = "";
-module_param(alone, charp, 0444);
-MODULE_PARM_DESC(alone, "callback to have without the one that belongs to it");
+static char *unpaired = "";
+module_param(unpaired, charp, 0444);
+MODULE_PARM_DESC(unpaired, "callback to set without its counterpart");
 
-static char *pair = "";
-module_param(pair, charp, 0444);
-MODULE_PARM_DESC(pair, "callbacks to have that belong together: for_each, mmap");
+static char *paired = "";
+module_param(paired, charp, 0444);
+MODULE_PARM_DESC(paired, "pair of callbacks to set: for_each, mmap");
 
-static bool fail;
-module_param(fail, bool, 0444);
-MODULE_PARM_DESC(fail, "fail after registering, with ENODEV");
+static bool fail_init;
+module_param(fail_init, bool, 0444);
+MODULE_PARM_DESC(fail_init, "fail init with ENODEV after registration");
 
-static bool untidy;
-module_param(untidy, bool, 0444);
-MODULE_PARM_DESC(untidy, "unregister also what was refused");
+static bool unregister_refused;
+module_param(unregister_refused, bool, 0444);
+MODULE_PARM_DESC(unregister_refused, "call bpf_map_unregister_ops() after a refused registration");
 
-static uint linger;
-module_param(linger, uint, 0444);
-MODULE_PARM_DESC(linger, "milliseconds that init stays behind after registering");
+static uint init_delay_ms;
+module_param(init_delay_ms, uint, 0444);
+MODULE_PARM_DESC(init_delay_ms, "milliseconds that init sleeps after registration");
 
-static uint free_ms;
-module_param(free_ms, uint, 0644);
-MODULE_PARM_DESC(free_ms, "milliseconds that freeing a map takes");
+static uint free_delay_ms;
+module_param(free_delay_ms, uint, 0644);
+MODULE_PARM_DESC(free_delay_ms, "milliseconds that map_free sleeps");
 
 static int alloc_error;
 module_param(alloc_error, int, 0644);
-MODULE_PARM_DESC(alloc_error, "error that creating a map fails with, as a negative number");
+MODULE_PARM_DESC(alloc_error, "negative errno that map_alloc fails with; 0: none");
 
 static atomic_t maps = ATOMIC_INIT(0);
 
@@ -59,14 +60,14 @@ static int maps_get(char *buffer, const struct kernel_param *kp)
 
 static const struct kernel_param_ops maps_ops = { .get = maps_get };
 module_param_cb(maps, &maps_ops, NULL, 0444);
-MODULE_PARM_DESC(maps, "maps that are not freed yet");
+MODULE_PARM_DESC(maps, "number of maps that are not freed yet");
 
 struct fm_dummy_map {
 	struct bpf_map map;
 	u64 values[];
 };
 
-static struct fm_dummy_map *to_testmap(const struct bpf_map *map)
+static struct fm_dummy_map *to_dummy_map(const struct bpf_map *map)
 {
 	return container_of(map, struct fm_dummy_map, map);
 }
@@ -82,24 +83,24 @@ static int fm_dummy_map_alloc_check(union bpf_attr *attr)
 
 static struct bpf_map *fm_dummy_map_alloc(union bpf_attr *attr)
 {
-	struct fm_dummy_map *tm;
+	struct fm_dummy_map *dm;
 
 	if (alloc_error)
 		return ERR_PTR(alloc_error);
-	tm = kzalloc(struct_size(tm, values, attr->max_entries), GFP_USER);
-	if (!tm)
+	dm = kzalloc(struct_size(dm, values, attr->max_entries), GFP_USER);
+	if (!dm)
 		return ERR_PTR(-ENOMEM);
-	bpf_map_init_from_attr(&tm->map, attr);
+	bpf_map_init_from_attr(&dm->map, attr);
 	atomic_inc(&maps);
 
-	return &tm->map;
+	return &dm->map;
 }
 
 static void fm_dummy_map_free(struct bpf_map *map)
 {
-	if (free_ms)
-		msleep(free_ms);
-	kfree(to_testmap(map));
+	if (free_delay_ms)
+		msleep(free_delay_ms);
+	kfree(to_dummy_map(map));
 	atomic_dec(&maps);
 }
 
@@ -107,11 +108,11 @@ static void *fm_dummy_map_lookup_elem(struct bpf_map *map, void *key)
 {
 	u32 index = *(u32 *)key;
 
-	return index < map->max_entries ? &to_testmap(map)->values[index] : NULL;
+	return index < map->max_entries ? &to_dummy_map(map)->values[index] : NULL;
 }
 
 static long fm_dummy_map_update_elem(struct bpf_map *map, void *key, void *value,
-				   u64 flags)
+				     u64 flags)
 {
 	return -EOPNOTSUPP;
 }
@@ -138,14 +139,14 @@ static u64 fm_dummy_map_mem_usage(const struct bpf_map *map)
 }
 
 static int fm_dummy_map_set_for_each(struct bpf_verifier_env *env,
-				   struct bpf_func_state *caller,
-				   struct bpf_func_state *callee)
+				     struct bpf_func_state *caller,
+				     struct bpf_func_state *callee)
 {
 	return -EINVAL;
 }
 
 static long fm_dummy_map_for_each(struct bpf_map *map, bpf_callback_t callback,
-				void *ctx, u64 flags)
+				  void *ctx, u64 flags)
 {
 	return -EINVAL;
 }
@@ -156,7 +157,7 @@ static int fm_dummy_map_mmap(struct bpf_map *map, struct vm_area_struct *vma)
 }
 
 static vm_fault_t fm_dummy_map_mmap_fault(struct bpf_map *map,
-					struct vm_fault *vmf)
+					  struct vm_fault *vmf)
 {
 	return VM_FAULT_SIGBUS;
 }
@@ -177,43 +178,43 @@ static struct bpf_map_ops fm_dummy_map_ops = {
 	.owner			= THIS_MODULE,
 };
 
-/* Make the operations what the parameters say. */
-static int __init fm_dummy_map_shape(struct bpf_map_ops *ops)
+/* Set up the operations as the module parameters say. */
+static int __init fm_dummy_map_apply_params(struct bpf_map_ops *ops)
 {
-#define LEAVE_OUT(name) \
-	else if (!strcmp(lacks, #name)) ops->name = NULL
+#define OMIT(name) \
+	else if (!strcmp(omit, #name)) ops->name = NULL
 
-	if (!*lacks || !strcmp(lacks, "ops"))
+	if (!*omit || !strcmp(omit, "ops"))
 		;
-	LEAVE_OUT(owner);
-	LEAVE_OUT(map_alloc);
-	LEAVE_OUT(map_free);
-	LEAVE_OUT(map_lookup_elem);
-	LEAVE_OUT(map_update_elem);
-	LEAVE_OUT(map_delete_elem);
-	LEAVE_OUT(map_get_next_key);
-	LEAVE_OUT(map_mem_usage);
-	LEAVE_OUT(map_alloc_check);
-	LEAVE_OUT(map_meta_equal);
+	OMIT(owner);
+	OMIT(map_alloc);
+	OMIT(map_free);
+	OMIT(map_lookup_elem);
+	OMIT(map_update_elem);
+	OMIT(map_delete_elem);
+	OMIT(map_get_next_key);
+	OMIT(map_mem_usage);
+	OMIT(map_alloc_check);
+	OMIT(map_meta_equal);
 	else
 		return -ENOENT;
 
-	if (!strcmp(alone, "map_for_each_callback"))
+	if (!strcmp(unpaired, "map_for_each_callback"))
 		ops->map_for_each_callback = fm_dummy_map_for_each;
-	else if (!strcmp(alone, "map_set_for_each_callback_args"))
+	else if (!strcmp(unpaired, "map_set_for_each_callback_args"))
 		ops->map_set_for_each_callback_args = fm_dummy_map_set_for_each;
-	else if (!strcmp(alone, "map_mmap_fault"))
+	else if (!strcmp(unpaired, "map_mmap_fault"))
 		ops->map_mmap_fault = fm_dummy_map_mmap_fault;
-	else if (*alone)
+	else if (*unpaired)
 		return -ENOENT;
 
-	if (!strcmp(pair, "for_each")) {
+	if (!strcmp(paired, "for_each")) {
 		ops->map_for_each_callback = fm_dummy_map_for_each;
 		ops->map_set_for_each_callback_args = fm_dummy_map_set_for_each;
-	} else if (!strcmp(pair, "mmap")) {
+	} else if (!strcmp(paired, "mmap")) {
 		ops->map_mmap = fm_dummy_map_mmap;
 		ops->map_mmap_fault = fm_dummy_map_mmap_fault;
-	} else if (*pair) {
+	} else if (*paired) {
 		return -ENOENT;
 	}
 
@@ -225,21 +226,21 @@ static int __init fm_dummy_map_init(void)
 	const struct bpf_map_ops *ops = &fm_dummy_map_ops;
 	int err;
 
-	err = fm_dummy_map_shape(&fm_dummy_map_ops);
+	err = fm_dummy_map_apply_params(&fm_dummy_map_ops);
 	if (err)
 		return err;
-	if (!strcmp(lacks, "ops"))
+	if (!strcmp(omit, "ops"))
 		ops = NULL;
 
 	err = bpf_map_register_ops(type, ops);
 	if (err) {
-		if (untidy)
+		if (unregister_refused)
 			bpf_map_unregister_ops(type, ops);
 		return err;
 	}
-	if (linger)
-		msleep(linger);
-	if (fail) {
+	if (init_delay_ms)
+		msleep(init_delay_ms);
+	if (fail_init) {
 		bpf_map_unregister_ops(type, ops);
 		return -ENODEV;
 	}
@@ -256,4 +257,4 @@ module_init(fm_dummy_map_init);
 module_exit(fm_dummy_map_exit);
 
 MODULE_LICENSE("GPL");
-MODULE_DESCRIPTION("Map type for the tests of modular map types");
+MODULE_DESCRIPTION("Dummy map type for the tests of modular map types");

@@ -1,3 +1,3 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The same once more: two modules that want one slot. */
+/* fm_dummy_map under a second name: the tests load two modules for one map type. */
 #include "fm_dummy_map.c"

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Stop points: hold one task at a kernel function until a test lets it go.
+/* Syncpoints: hold one task at a kernel function until a test releases it.
  *
- * Each open file of /dev/fm_syncpoint is one stop point, see fm_syncpoint.h. Closing it
- * lets the task go and takes the probe away, so that nothing is left of a test
- * that died.
+ * Each open file of /dev/fm_syncpoint is one syncpoint, see fm_syncpoint.h.
+ * Closing the file releases the task and removes the probe, so that a test that
+ * died leaves nothing behind.
  *
- * A handler of a kprobe runs with preemption disabled and can only spin, on a
- * CPU that the others then have to do without, and which no grace period gets
- * past. But a window in a task that may sleep is often one in which another has
- * to wait for a grace period. At the entry of a function the task is therefore
- * held by a callback of ftrace, which has no more than the function itself had:
- * registered without FTRACE_OPS_FL_RECURSION and FTRACE_OPS_FL_RCU, it is called
- * from a trampoline of its own, with preemption as the caller left it. It
+ * A kprobe handler runs with preemption disabled and can only spin. The CPU is
+ * then lost to all other tasks, and no grace period ends. But a race window in a
+ * task that may sleep is often one in which another task waits for a grace
+ * period. At a function's entry an ftrace callback therefore holds the task. The
+ * callback runs in the context of the function: without FTRACE_OPS_FL_RECURSION
+ * and FTRACE_OPS_FL_RCU, ftrace calls it from a trampoline of its own and leaves
+ * preemption as the caller had it. The task
  *
- * - sleeps where the function could;
- * - spins, but can be preempted, in an RCU read side section;
- * - spins where the function is atomic. The test then has to see to it that
- *   what it does meanwhile needs neither that CPU nor a grace period.
+ * - sleeps where the function may sleep;
+ * - spins, but can be preempted, in an RCU read-side critical section;
+ * - spins where the function is atomic. The test then has to make sure that what
+ *   it does meanwhile needs neither that CPU nor a grace period.
  *
- * A kprobe serves places within a function, and the entries of those that ftrace
- * does not know, such as what is in lib/. It is a breakpoint, which x86 treats
- * like an NMI: the task always spins, with interrupts off.
+ * A kprobe serves offsets within a function, and entries of functions that
+ * ftrace does not know, such as those of lib/. It is a breakpoint, which x86
+ * handles like an NMI: the task always spins, with interrupts off.
  */
 #include <linux/atomic.h>
 #include <linux/compat.h>
@@ -41,32 +41,32 @@
 
 #include "fm_syncpoint.h"
 
-/* The soft lockup detector complains after 20 seconds, RCU after 21. */
+/* The soft lockup detector warns after 20 seconds, RCU's stall detector after 21. */
 #define FM_SYNCPOINT_MAX_MS	15000
 
 struct fm_syncpoint {
-	struct ftrace_ops	ops;
-	struct kprobe		kp;
-	struct fm_syncpoint_point	point;
+	struct ftrace_ops		ops;
+	struct kprobe			kp;
+	struct fm_syncpoint_config	config;
 	struct fm_syncpoint_state	state;
-	/* enum fm_syncpoint_phase; what state has belongs to the one who came */
-	atomic_t		phase;
-	/* how many still pass */
-	atomic_t		skip;
-	bool			go;
-	/* protects armed, against two that arm it at once */
-	struct mutex		lock;
-	bool			armed;
+	/* enum fm_syncpoint_phase; the held task writes state before it sets HELD */
+	atomic_t			phase;
+	/* number of matching calls that still pass; negative once one is held */
+	atomic_t			skip;
+	bool				released;
+	/* serialises FM_SYNCPOINT_ARM; protects armed */
+	struct mutex			lock;
+	bool				armed;
 };
 
-static bool fm_syncpoint_means(const struct fm_syncpoint_point *point)
+static bool fm_syncpoint_matches(const struct fm_syncpoint_config *config)
 {
-	if (point->cpu >= 0 && point->cpu != raw_smp_processor_id())
+	if (config->cpu >= 0 && config->cpu != raw_smp_processor_id())
 		return false;
-	if (point->tgid && point->tgid != task_tgid_nr(current))
+	if (config->tgid && config->tgid != task_tgid_nr(current))
 		return false;
 
-	return strstarts(current->comm, point->comm);
+	return strstarts(current->comm, config->comm);
 }
 
 static bool fm_syncpoint_may_sleep(void)
@@ -74,20 +74,20 @@ static bool fm_syncpoint_may_sleep(void)
 	return preemptible() && !rcu_preempt_depth() && task_is_running(current);
 }
 
-static void fm_syncpoint_here(struct fm_syncpoint *stop)
+static void fm_syncpoint_hold(struct fm_syncpoint *sp)
 {
 	u64 end = ktime_get_mono_fast_ns() +
-		  (u64)stop->point.timeout_ms * NSEC_PER_MSEC;
+		  (u64)sp->config.timeout_ms * NSEC_PER_MSEC;
 	bool may_sleep = fm_syncpoint_may_sleep();
 	int phase = FM_SYNCPOINT_RELEASED;
 
-	stop->state.tid = task_pid_nr(current);
-	stop->state.cpu = raw_smp_processor_id();
-	stop->state.slept = may_sleep;
-	memcpy(stop->state.comm, current->comm, sizeof(stop->state.comm));
-	atomic_set_release(&stop->phase, FM_SYNCPOINT_HELD);
+	sp->state.tid = task_pid_nr(current);
+	sp->state.cpu = raw_smp_processor_id();
+	sp->state.slept = may_sleep;
+	memcpy(sp->state.comm, current->comm, sizeof(sp->state.comm));
+	atomic_set_release(&sp->phase, FM_SYNCPOINT_HELD);
 
-	while (!READ_ONCE(stop->go)) {
+	while (!READ_ONCE(sp->released)) {
 		if (ktime_get_mono_fast_ns() > end) {
 			phase = FM_SYNCPOINT_TIMED_OUT;
 			break;
@@ -99,111 +99,112 @@ static void fm_syncpoint_here(struct fm_syncpoint *stop)
 	}
 	if (!may_sleep)
 		touch_softlockup_watchdog();
-	atomic_set_release(&stop->phase, phase);
+	atomic_set_release(&sp->phase, phase);
 }
 
-static void fm_syncpoint_hit(struct fm_syncpoint *stop)
+static void fm_syncpoint_hit(struct fm_syncpoint *sp)
 {
-	if (atomic_read(&stop->phase) != FM_SYNCPOINT_ARMED ||
-	    !fm_syncpoint_means(&stop->point))
+	if (atomic_read(&sp->phase) != FM_SYNCPOINT_ARMED ||
+	    !fm_syncpoint_matches(&sp->config))
 		return;
-	/* Below zero there is one only: the one to be held. */
-	if (atomic_dec_return(&stop->skip) == -1)
-		fm_syncpoint_here(stop);
+	/* Only one task sees -1, and that task is held. */
+	if (atomic_dec_return(&sp->skip) == -1)
+		fm_syncpoint_hold(sp);
 }
 
-static void fm_syncpoint_traced(unsigned long ip, unsigned long parent_ip,
-			   struct ftrace_ops *ops, struct ftrace_regs *fregs)
+static void fm_syncpoint_ftrace(unsigned long ip, unsigned long parent_ip,
+				struct ftrace_ops *ops, struct ftrace_regs *fregs)
 {
 	fm_syncpoint_hit(container_of(ops, struct fm_syncpoint, ops));
 }
 
-static int fm_syncpoint_probed(struct kprobe *kp, struct pt_regs *regs)
+static int fm_syncpoint_kprobe_pre(struct kprobe *kp, struct pt_regs *regs)
 {
 	fm_syncpoint_hit(container_of(kp, struct fm_syncpoint, kp));
 
 	return 0;
 }
 
-static int fm_syncpoint_trace(struct fm_syncpoint *stop)
+static int fm_syncpoint_register_ftrace(struct fm_syncpoint *sp)
 {
-	char *symbol = stop->point.symbol;
+	char *symbol = sp->config.symbol;
 	int err;
 
-	stop->ops.func = fm_syncpoint_traced;
-	err = ftrace_set_filter(&stop->ops, symbol, strlen(symbol), 1);
+	sp->ops.func = fm_syncpoint_ftrace;
+	err = ftrace_set_filter(&sp->ops, symbol, strlen(symbol), 1);
 	if (!err)
-		err = register_ftrace_function(&stop->ops);
+		err = register_ftrace_function(&sp->ops);
 	if (err)
-		ftrace_free_filter(&stop->ops);
+		ftrace_free_filter(&sp->ops);
 
 	return err;
 }
 
-static int fm_syncpoint_probe(struct fm_syncpoint *stop)
+static int fm_syncpoint_register_kprobe(struct fm_syncpoint *sp)
 {
-	stop->kp.pre_handler = fm_syncpoint_probed;
-	stop->kp.symbol_name = stop->point.symbol;
-	stop->kp.offset = stop->point.offset;
+	sp->kp.pre_handler = fm_syncpoint_kprobe_pre;
+	sp->kp.symbol_name = sp->config.symbol;
+	sp->kp.offset = sp->config.offset;
 
-	return register_kprobe(&stop->kp);
+	return register_kprobe(&sp->kp);
 }
 
-static int fm_syncpoint_arm(struct fm_syncpoint *stop, const void __user *from)
+static int fm_syncpoint_arm(struct fm_syncpoint *sp, const void __user *from)
 {
-	struct fm_syncpoint_point *point = &stop->point;
+	struct fm_syncpoint_config *config = &sp->config;
 	int err;
 
-	if (stop->armed)
+	if (sp->armed)
 		return -EBUSY;
-	if (copy_from_user(point, from, sizeof(*point)))
+	if (copy_from_user(config, from, sizeof(*config)))
 		return -EFAULT;
-	if (strnlen(point->symbol, FM_SYNCPOINT_SYMBOL) == FM_SYNCPOINT_SYMBOL ||
-	    strnlen(point->comm, FM_SYNCPOINT_COMM) == FM_SYNCPOINT_COMM ||
-	    !*point->symbol || point->skip > INT_MAX ||
-	    !point->timeout_ms || point->timeout_ms > FM_SYNCPOINT_MAX_MS)
+	if (strnlen(config->symbol, FM_SYNCPOINT_SYMBOL_LEN) == FM_SYNCPOINT_SYMBOL_LEN ||
+	    strnlen(config->comm, FM_SYNCPOINT_COMM_LEN) == FM_SYNCPOINT_COMM_LEN ||
+	    !*config->symbol || config->skip > INT_MAX ||
+	    !config->timeout_ms || config->timeout_ms > FM_SYNCPOINT_MAX_MS)
 		return -EINVAL;
 
-	atomic_set(&stop->skip, point->skip);
-	err = point->offset < 0 ? fm_syncpoint_trace(stop) : fm_syncpoint_probe(stop);
-	stop->armed = !err;
+	atomic_set(&sp->skip, config->skip);
+	err = config->offset < 0 ? fm_syncpoint_register_ftrace(sp) :
+				   fm_syncpoint_register_kprobe(sp);
+	sp->armed = !err;
 
 	return err;
 }
 
-/* Who is held leaves within a tick, or, if it slept, when it gets the CPU. */
-static void fm_syncpoint_release(struct fm_syncpoint *stop)
+/* The task continues within a tick; one that slept also has to get a CPU. */
+static void fm_syncpoint_release(struct fm_syncpoint *sp)
 {
-	WRITE_ONCE(stop->go, true);
-	while (atomic_read_acquire(&stop->phase) == FM_SYNCPOINT_HELD)
+	WRITE_ONCE(sp->released, true);
+	while (atomic_read_acquire(&sp->phase) == FM_SYNCPOINT_HELD)
 		fsleep(200);
 }
 
 static long fm_syncpoint_ioctl(struct file *file, unsigned int cmd,
-			  unsigned long arg)
+			       unsigned long arg)
 {
-	struct fm_syncpoint *stop = file->private_data;
+	struct fm_syncpoint *sp = file->private_data;
 	struct fm_syncpoint_state state = {};
 	long err;
 
 	switch (cmd) {
 	case FM_SYNCPOINT_ARM:
-		mutex_lock(&stop->lock);
-		err = fm_syncpoint_arm(stop, (void __user *)arg);
-		mutex_unlock(&stop->lock);
+		mutex_lock(&sp->lock);
+		err = fm_syncpoint_arm(sp, (void __user *)arg);
+		mutex_unlock(&sp->lock);
 		return err;
-	case FM_SYNCPOINT_LOOK:
-		state.phase = atomic_read_acquire(&stop->phase);
+	case FM_SYNCPOINT_GET_STATE:
+		state.phase = atomic_read_acquire(&sp->phase);
 		if (state.phase != FM_SYNCPOINT_ARMED) {
 			u32 phase = state.phase;
 
-			state = stop->state;
+			state = sp->state;
 			state.phase = phase;
 		}
 		return copy_to_user((void __user *)arg, &state, sizeof(state)) ?
 		       -EFAULT : 0;
 	case FM_SYNCPOINT_RELEASE:
-		fm_syncpoint_release(stop);
+		fm_syncpoint_release(sp);
 		return 0;
 	}
 
@@ -212,31 +213,31 @@ static long fm_syncpoint_ioctl(struct file *file, unsigned int cmd,
 
 static int fm_syncpoint_open(struct inode *inode, struct file *file)
 {
-	struct fm_syncpoint *stop = kzalloc(sizeof(*stop), GFP_KERNEL);
+	struct fm_syncpoint *sp = kzalloc(sizeof(*sp), GFP_KERNEL);
 
-	if (!stop)
+	if (!sp)
 		return -ENOMEM;
-	mutex_init(&stop->lock);
-	file->private_data = stop;
+	mutex_init(&sp->lock);
+	file->private_data = sp;
 
 	return 0;
 }
 
 static int fm_syncpoint_close(struct inode *inode, struct file *file)
 {
-	struct fm_syncpoint *stop = file->private_data;
+	struct fm_syncpoint *sp = file->private_data;
 
-	if (stop->armed) {
-		fm_syncpoint_release(stop);
-		/* Both wait until nobody is in a handler any more. */
-		if (stop->point.offset >= 0) {
-			unregister_kprobe(&stop->kp);
+	if (sp->armed) {
+		fm_syncpoint_release(sp);
+		/* Both branches also wait until no task runs a handler. */
+		if (sp->config.offset >= 0) {
+			unregister_kprobe(&sp->kp);
 		} else {
-			unregister_ftrace_function(&stop->ops);
-			ftrace_free_filter(&stop->ops);
+			unregister_ftrace_function(&sp->ops);
+			ftrace_free_filter(&sp->ops);
 		}
 	}
-	kfree(stop);
+	kfree(sp);
 
 	return 0;
 }
@@ -259,4 +260,4 @@ static struct miscdevice fm_syncpoint_device = {
 module_misc_device(fm_syncpoint_device);
 
 MODULE_LICENSE("GPL");
-MODULE_DESCRIPTION("Hold a task at a kernel function, for the tests of races");
+MODULE_DESCRIPTION("Hold a task at a kernel function, for tests of races");

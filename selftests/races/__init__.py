@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Everything against everything (clauses RT)."""
+"""Race tests (clauses RT): stress-tested pairs of actors and forced interleavings."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The actors of the contract's section on races: what each does in one round of a race.
+"""Actors of the contract's section RT: what each does in one round of a race.
 
-An actor does its part and undoes it, so that every round begins as the one before: who adds
-a flow deletes its connection first, who deletes a table puts it back.
+An actor undoes in the same round what it did, so that every round starts from the same state: the
+actor that adds a flow deletes its connection first, the actor that deletes a table restores it.
 """
 
 import errno
@@ -26,80 +26,80 @@ from fixtures.guest.traffic.connections import TCP_PROTOCOL, Connection, Flow, f
 
 PROGRAM = "xdp_flow_lookup"
 
-_FRESH = "add table inet fw\ndelete table inet fw\n"
-"""Before a ruleset: whatever is there of it goes."""
-_INDEX = 90
-"""Of the devices that come and go."""
+_DELETE_TABLE = "add table inet fw\ndelete table inet fw\n"
+"""Prefix of a ruleset that removes the table, whether or not it exists."""
+_FIRST_IFINDEX = 90
+"""First ifindex of the dummy devices that actors add and remove."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What the actors work on."""
+    """Router, connections and flow map that the actors of a race work on."""
 
     router: Router
     talks: Sequence[Connection]
-    """A UDP connection for each actor, the ports of which stay the same."""
+    """One UDP connection for each actor, with fixed ports."""
     flows: Sequence[Flow]
     fd: int
-    """A flow map of the router's namespace; closed where the module is to go."""
+    """Flow map in the router's netns; closed if one of the actors unloads the module."""
     program: Object | None
-    """PROGRAM, where somebody runs it."""
+    """The BPF object with PROGRAM, if one of the actors runs it."""
 
     @property
     def namespace(self) -> str:
-        """The router's."""
+        """The router's netns."""
         return self.router.namespace
 
     @property
     def rules(self) -> str:
-        """The router's, as a text that puts them in the place of what is there."""
-        return _FRESH + client_router_server.ruleset(self.router.plan)
+        """The router's nft ruleset, preceded by the deletion of the present one."""
+        return _DELETE_TABLE + client_router_server.ruleset(self.router.plan)
 
 
 Make = Callable[[Stage, int], python_race.Actor]
-"""Makes an actor of a stage; the number tells what of it is its own."""
+"""Makes an actor for a context; the number selects the connection and the names it uses."""
 
 
-def _flow_add(stage: Stage, place: int) -> python_race.Actor:
-    """The second packet each way has a flow added, and that mirrored."""
-    talk = stage.talks[place]
+def _flow_add(context: Stage, index: int) -> python_race.Actor:
+    """Add a flow with the second packet in each direction; it is mirrored."""
+    conn = context.talks[index]
 
     def act(_: int) -> None:
         for _attempt in range(2):
             try:
-                conntrack.delete(talk.tuple, stage.namespace)
+                conntrack.delete(conn.tuple, context.namespace)
             except NetlinkError as error:
                 if error.errno != errno.ENOENT:
                     raise
-            talk.exchange()
-            talk.exchange()
+            conn.exchange()
+            conn.exchange()
 
     return act
 
 
-def _teardown(stage: Stage, place: int) -> python_race.Actor:
-    """A TCP connection that ends by RST while its flow is served."""
+def _teardown(context: Stage, index: int) -> python_race.Actor:
+    """End a TCP connection by RST while its flow is offloaded."""
 
     def act(_: int) -> None:
         with ExitStack() as own:
-            port = 7100 + place
-            talk = connections.connect(stage.router, TCP_PROTOCOL, 4, own, server_port=port)
-            talk.exchange()
-            talk.exchange()
-            talk.reset()
+            port = 7100 + index
+            conn = connections.connect(context.router, TCP_PROTOCOL, 4, own, server_port=port)
+            conn.exchange()
+            conn.exchange()
+            conn.reset()
 
     return act
 
 
-def _expiry(stage: Stage, place: int) -> python_race.Actor:
-    """A flow that expires at once, and garbage collection, which a device that goes asks for."""
-    talk = stage.talks[place]
+def _expiry(context: Stage, index: int) -> python_race.Actor:
+    """Let a flow expire at once, and trigger garbage collection by deleting a device."""
+    conn = context.talks[index]
 
     def act(_: int) -> None:
         for _attempt in range(2):
-            talk.exchange()
-            talk.exchange()
-            with _dummy(f"gc{place}", _INDEX + place, stage.namespace):
+            conn.exchange()
+            conn.exchange()
+            with _dummy(f"gc{index}", _FIRST_IFINDEX + index, context.namespace):
                 pass
 
     return act
@@ -107,7 +107,7 @@ def _expiry(stage: Stage, place: int) -> python_race.Actor:
 
 @contextmanager
 def _dummy(name: str, index: int, namespace: str) -> Iterator[None]:
-    """A device for the length of a block."""
+    """Add a dummy device for the duration of the block."""
     begin = [rtnetlink.dummy(name, index), rtnetlink.up(index)]
     netlink.transact(netlink.NETLINK_ROUTE, begin, namespace)
     try:
@@ -116,121 +116,127 @@ def _dummy(name: str, index: int, namespace: str) -> Iterator[None]:
         netlink.transact(netlink.NETLINK_ROUTE, [rtnetlink.delete(index)], namespace)
 
 
-def _flush(stage: Stage, _place: int) -> python_race.Actor:
+def _flush(context: Stage, _index: int) -> python_race.Actor:
+    """Flush conntrack."""
+
     def act(_: int) -> None:
         for _attempt in range(4):
-            conntrack.flush(stage.namespace)
+            conntrack.flush(context.namespace)
 
     return act
 
 
-def _source_delete(stage: Stage, _place: int) -> python_race.Actor:
-    """The source table goes, and a new one comes in the same transaction."""
-    rules = stage.rules
+def _source_delete(context: Stage, _index: int) -> python_race.Actor:
+    """Delete the source table and create it again in the same transaction."""
+    rules = context.rules
 
     def act(_: int) -> None:
-        _commit(rules, stage.namespace)
+        _commit(rules, context.namespace)
 
     return act
 
 
-def _commit(text: str, namespace: str) -> None:
-    """Have nft carry out a text, again where others came between.
+def _commit(script: str, namespace: str) -> None:
+    """Run an nft script; repeat it after a conflict with another actor.
 
-    Another transaction (ERESTART), or somebody who unloaded a statement's module (ENOENT).
+    Conflicts are another transaction (ERESTART) and a module that is being unloaded (ENOENT).
     """
-    passing = [os.strerror(code) for code in (errno.ERESTART, errno.ENOENT)]
+    transient = [os.strerror(code) for code in (errno.ERESTART, errno.ENOENT)]
 
     def committed() -> bool:
         try:
-            nftables.run(text, namespace)
+            nftables.run(script, namespace)
         except nftables.RulesetError as error:
-            if not any(text in str(error) for text in passing):
+            if not any(message in str(error) for message in transient):
                 raise
             return False
         return True
 
-    polling.wait_for("a transaction that nobody comes between", committed)
+    polling.wait_for("a transaction without a conflict", committed)
 
 
-def _snoop(stage: Stage, place: int) -> python_race.Actor:
-    name = f"spy{place}"
+def _snoop_create_delete(context: Stage, index: int) -> python_race.Actor:
+    """Create and delete a snoop table."""
+    name = f"spy{index}"
 
     def act(_: int) -> None:
         for _attempt in range(2):
-            flowtable.create_snoop(name, "all", stage.namespace)
-            flowtable.drop_table(name, stage.namespace)
+            flowtable.create_snoop(name, "all", context.namespace)
+            flowtable.drop_table(name, context.namespace)
 
     return act
 
 
-def _map(stage: Stage, _place: int) -> python_race.Actor:
+def _map_create_free(context: Stage, _index: int) -> python_race.Actor:
+    """Create and free a flow map."""
+
     def act(_: int) -> None:
         for _attempt in range(3):
-            with bpf.flowmap(stage.namespace):
+            with bpf.flowmap(context.namespace):
                 pass
 
     return act
 
 
-def _program_lookup(stage: Stage, place: int) -> python_race.Actor:
-    talk = stage.talks[place]
-    packet = frame(stage.router.client, stage.router.inside, talk.tuple)
-    assert stage.program is not None
-    program = stage.program.program_fd(PROGRAM)
+def _program_lookup(context: Stage, index: int) -> python_race.Actor:
+    """Run the lookup program on a packet of the connection."""
+    conn = context.talks[index]
+    packet = frame(context.router.client, context.router.inside, conn.tuple)
+    assert context.program is not None
+    program = context.program.program_fd(PROGRAM)
 
     def act(_: int) -> None:
-        with netns.entered(stage.namespace):
+        with netns.entered(context.namespace):
             prog_syscalls.run_on_packet(program, packet, repeat=500)
 
     return act
 
 
-def _lookup(stage: Stage, _place: int) -> python_race.Actor:
-    """A value must belong to its key."""
+def _lookup(context: Stage, _index: int) -> python_race.Actor:
+    """Look up each flow in both directions; a value must match its key's direction."""
 
     def act(_: int) -> None:
         for _attempt in range(20):
-            for flow in stage.flows:
+            for flow in context.flows:
                 for direction, key in enumerate(flow.keys):
-                    value = bpf.found(stage.fd, key)
+                    value = bpf.found(context.fd, key)
                     assert value is None or value.dir == direction
 
     return act
 
 
-def _walk(stage: Stage, _place: int) -> python_race.Actor:
-    """However many flows come meanwhile, a walk ends."""
+def _walk(context: Stage, _index: int) -> python_race.Actor:
+    """Walk the keys and read one batch; a walk must end while flows are added."""
 
     def act(_: int) -> None:
         for _attempt in range(5):
-            assert len(list(bpf.keys(stage.fd, limit=1000))) < 1000
-            bpf.lookup_batch(stage.fd, 16)
+            assert len(list(bpf.keys(context.fd, limit=1000))) < 1000
+            bpf.lookup_batch(context.fd, 16)
 
     return act
 
 
-def _device(stage: Stage, place: int) -> python_race.Actor:
-    """A device of the source table is unregistered."""
-    name = f"gone{place}"
+def _device_unregister(context: Stage, index: int) -> python_race.Actor:
+    """Add a device to the source table and unregister it."""
+    name = f"race-dev{index}"
 
     def act(_: int) -> None:
-        with _dummy(name, _INDEX + place, stage.namespace):
-            listed = flowtable.new_flowtable(
+        with _dummy(name, _FIRST_IFINDEX + index, context.namespace):
+            update = flowtable.new_flowtable(
                 flowtable.INET,
                 client_router_server.TABLE,
                 client_router_server.FLOWTABLE,
                 devices=[name],
                 exclusive=False,
             )
-            flowtable.commit([listed], stage.namespace)
+            flowtable.commit([update], context.namespace)
 
     return act
 
 
-def _namespace_exit(_stage: Stage, place: int) -> python_race.Actor:
-    """Another namespace ends with a snoop table in it and a map that outlives it."""
-    name = f"leaving{place}"
+def _namespace_exit(_context: Stage, index: int) -> python_race.Actor:
+    """Remove a netns that has a snoop table and a flow map, which outlives it."""
+    name = f"race-exit{index}"
 
     def act(_: int) -> None:
         netns.create(name)
@@ -245,8 +251,8 @@ def _namespace_exit(_stage: Stage, place: int) -> python_race.Actor:
     return act
 
 
-def _unload(_stage: Stage, _place: int) -> python_race.Actor:
-    """Unload the flow map's module where it can be; leave it loaded."""
+def _unload_flowmap(_context: Stage, _index: int) -> python_race.Actor:
+    """Unload the flow map module unless it is in use; leave it loaded."""
 
     def act(_: int) -> None:
         modules.unload(modules.FLOWMAP)
@@ -255,33 +261,33 @@ def _unload(_stage: Stage, _place: int) -> python_race.Actor:
     return act
 
 
-def _unload_offload(stage: Stage, _place: int) -> python_race.Actor:
-    """Unload the module of nf_tables' flow statement; leave it loaded, and the rules in place."""
-    rules = stage.rules
+def _unload_nft_flow_offload(context: Stage, _index: int) -> python_race.Actor:
+    """Unload the module of the flow statement (nft_flow_offload); leave it loaded."""
+    rules = context.rules
 
     def act(_: int) -> None:
-        _commit(_FRESH, stage.namespace)
+        _commit(_DELETE_TABLE, context.namespace)
         try:
             modules.unload(modules.OFFLOAD)
             modules.load(modules.OFFLOAD)
         finally:
-            _commit(rules, stage.namespace)
+            _commit(rules, context.namespace)
 
     return act
 
 
-def _failure(stage: Stage, _place: int) -> python_race.Actor:
-    """A map's creation, with another one of its allocations failing in each round."""
+def _alloc_failure(context: Stage, _index: int) -> python_race.Actor:
+    """Create a flow map with a different allocation failing in each round."""
 
     def create() -> None:
         with bpf.flowmap(None):
             pass
 
-    def act(number: int) -> None:
-        # The way into the namespace is not what is to fail: in /proc, where it begins, memory
-        # that is not there is ENOENT (proc_pident_instantiate() in fs/proc/base.c).
-        with netns.entered(stage.namespace):
-            for nth in range(4 * number + 1, 4 * number + 5):
+    def act(round_number: int) -> None:
+        # Enter the netns before arming fault injection: an allocation failure below /proc is
+        # ENOENT (proc_pident_instantiate() in fs/proc/base.c).
+        with netns.entered(context.namespace):
+            for nth in range(4 * round_number + 1, 4 * round_number + 5):
                 assert fault_injection.attempt(create, nth).errno in (0, errno.ENOMEM, errno.EINVAL)
 
     return act
@@ -293,68 +299,72 @@ ACTORS: dict[str, Make] = {
     "expiry": _expiry,
     "flush": _flush,
     "source_delete": _source_delete,
-    "snoop": _snoop,
-    "map": _map,
+    "snoop_create_delete": _snoop_create_delete,
+    "map_create_free": _map_create_free,
     "program_lookup": _program_lookup,
     "lookup": _lookup,
     "walk": _walk,
-    "device": _device,
+    "device_unregister": _device_unregister,
     "namespace_exit": _namespace_exit,
-    "unload": _unload,
-    "unload_offload": _unload_offload,
-    "failure": _failure,
+    "unload_flowmap": _unload_flowmap,
+    "unload_nft_flow_offload": _unload_nft_flow_offload,
+    "alloc_failure": _alloc_failure,
 }
-"""By the names of the contract's list, in its order."""
+"""Actor factories by name, in the order of the contract's list."""
 
 
-_UNLOADING = {"ok", "EAGAIN", "ENOENT", "EEXIST", "EBUSY"}
-"""In use; gone already, loaded again by another, or on its way by one."""
+_UNLOAD_OUTCOMES = {"ok", "EAGAIN", "ENOENT", "EEXIST", "EBUSY"}
+"""In use (EAGAIN); unloaded (ENOENT), loaded (EEXIST) or being loaded (EBUSY) by another actor."""
 
 ANSWERS: dict[str, set[str]] = {
-    # A batch that a change has overtaken may ask for another try.
+    # EAGAIN: the table changed during the batch lookup, which has to be repeated.
     "walk": {"ok", "EAGAIN"},
-    "unload": _UNLOADING,
-    "unload_offload": _UNLOADING,
+    "unload_flowmap": _UNLOAD_OUTCOMES,
+    "unload_nft_flow_offload": _UNLOAD_OUTCOMES,
 }
-"""What an actor may be answered beside ``ok``, whoever is there."""
+"""Outcomes of an actor in addition to ``ok``, whichever actors it races against."""
 
 AGAINST: dict[tuple[str, str], set[str]] = {
-    # No module, no type.
-    ("map", "unload"): {"EINVAL"},
-    ("namespace_exit", "unload"): {"EINVAL"},
-    # No table, no device of it.
-    ("device", "unload_offload"): {"ENOENT"},
+    # Without the module the map type does not exist.
+    ("map_create_free", "unload_flowmap"): {"EINVAL"},
+    ("namespace_exit", "unload_flowmap"): {"EINVAL"},
+    # The source table is absent while its module is unloaded.
+    ("device_unregister", "unload_nft_flow_offload"): {"ENOENT"},
 }
-"""What the first may also be answered where the second is there."""
+"""Further outcomes of the first actor when it races against the second."""
 
 
 def answers(name: str, others: Iterable[str]) -> set[str]:
-    """What an actor may be answered beside others, by errno name or ``ok``."""
+    """Return the outcomes an actor may have with others, as errno names or ``ok``."""
     allowed = {"ok"} | ANSWERS.get(name, set())
     return allowed.union(*(AGAINST.get((name, other), set()) for other in others))
 
 
 ELSEWHERE: dict[tuple[str, str], str] = dict.fromkeys(
-    (("program_lookup", "unload"), ("lookup", "unload"), ("walk", "unload")),
-    "who reads has a map, and that has the module: selftests/races/test_module_unload.py",
+    (
+        ("program_lookup", "unload_flowmap"),
+        ("lookup", "unload_flowmap"),
+        ("walk", "unload_flowmap"),
+    ),
+    "a reader holds a map, which pins the module: selftests/races/test_module_unload.py",
 )
-"""Pairs that cannot meet as these actors do, and why, or where they do meet."""
+"""Pairs that cannot race, with the reason and the test of the same interaction."""
 
 
 def pairs() -> list[tuple[str, str]]:
-    """Every pair of actors that can meet, each one beside its own kind too."""
+    """Return every pair of actors that can race, including each actor with itself."""
     names = list(ACTORS)
     return [
         (one, other)
-        for place, one in enumerate(names)
-        for other in names[place:]
+        for index, one in enumerate(names)
+        for other in names[index:]
         if (one, other) not in ELSEWHERE
     ]
 
 
 THREES = (
     ("flow_add", "expiry", "flush"),
-    ("map", "unload", "map"),
-    ("lookup", "device", "namespace_exit"),
+    ("map_create_free", "unload_flowmap", "map_create_free"),
+    ("lookup", "device_unregister", "namespace_exit"),
 )
-"""Where history has shown that it takes three."""
+"""Triples of actors that past kernel bugs needed."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What tests that force one interleaving share: who adds a flow, who deletes it, what is left.
+"""Helpers of tests that force one interleaving: add a flow, delete it, look it up.
 
-They hold a task at a function inside the window (fixtures/guest/kernel/syncpoints.py) and do what must
-not hurt there.  Nothing is left to luck, and each test says where it stopped.
+The tests hold a task at a kernel function inside the race window
+(fixtures/guest/kernel/syncpoints.py) and run the competing operation meanwhile.  The order does not
+depend on the scheduler; a failure names the function at which the task was held.
 """
 
 import os
@@ -20,60 +21,65 @@ from fixtures.guest.traffic.connections import Connection, Flow, key_of
 
 DUMMY = 77
 PATIENCE = 0.3
-"""Seconds, scaled, in which what must not happen would have."""
+"""Scaled seconds that `assert_never` waits."""
 
 
 def in_vain(what: str, condition: Callable[[], object]) -> None:
-    """Wait for what somebody who is held keeps from happening.
+    """Assert that a condition stays false while a task is held.
+
+    Args:
+        what: the event, for the message.
+        condition: must not become true.
 
     Raises:
-        pytest.fail.Exception: it has happened.
+        pytest.fail.Exception: the condition became true.
     """
     with pytest.raises(DeadlinePassed):
         wait_for(what, condition, PATIENCE)
 
 
-def found(fd: int, keys: Sequence[Key]) -> list[int | None]:
-    """The direction that each of a flow's keys finds, or None."""
-    values = [bpf.found(fd, key) for key in keys]
+def found(fd: int, flow_keys: Sequence[Key]) -> list[int | None]:
+    """Return the direction that each key's lookup finds, or None for a miss."""
+    values = [bpf.found(fd, key) for key in flow_keys]
     return [None if value is None else int(value.dir) for value in values]
 
 
-def keys(talk: Connection) -> tuple[Key, Key]:
-    """The keys that a connection's flow will have, as nothing translates it."""
-    router = talk.router
-    there = key_of(talk.tuple, router.inside.index)
-    return there, key_of(talk.tuple.reversed(), router.outside.index)
+def keys(conn: Connection) -> tuple[Key, Key]:
+    """Return the keys that a connection's flow will have without NAT."""
+    router = conn.router
+    original = key_of(conn.tuple, router.inside.index)
+    return original, key_of(conn.tuple.reversed(), router.outside.index)
 
 
-def known(talk: Connection, fd: int) -> Flow:
-    """A connection's keys; it has been offloaded, and is forgotten again."""
-    flow = talk.offloaded()
-    conntrack.flush(talk.router.namespace)
-    wait_for("the flow to be gone", lambda: bpf.entries(fd) == 0)
+def known(conn: Connection, fd: int) -> Flow:
+    """Offload a connection's flow, flush it, and return it for its keys."""
+    flow = conn.offloaded()
+    conntrack.flush(conn.router.namespace)
+    wait_for("the flow to be removed", lambda: bpf.entries(fd) == 0)
     return flow
 
 
-def adder(talk: Connection, *not_its_own: int) -> child_process.Waiting:
-    """A child that sends a packet each way; the second one has the flow added.
+def adder(conn: Connection, *inherited_fds: int) -> child_process.Waiting:
+    """Return a gated child that sends a packet each way; the second packet adds the flow.
 
     Args:
-        not_its_own: descriptors that the test will close, which is to be their end.
+        conn: the connection.
+        inherited_fds: the child closes its copies, so that the test's close is the last one.
     """
 
     def send() -> None:
-        for fd in not_its_own:
+        for fd in inherited_fds:
             os.close(fd)
-        talk.exchange()
+        conn.exchange()
 
     return child_process.Waiting(send, FAR)
 
 
 def collect_garbage_here(namespace: str) -> None:
-    """Let the flow tables' garbage collection run on this CPU from now on.
+    """Move flowtable garbage collection to the current CPU.
 
-    A device that goes down flushes it (nf_flow_table_cleanup()), in whichever namespace, and
-    it asks for its next run where it ran; the other CPU is to be kept busy.
+    Taking a device down flushes the GC work (nf_flow_table_cleanup()) in any netns, and the work
+    re-arms itself on the CPU where it ran.  The test keeps the other CPU busy.
     """
     begin = [rtnetlink.dummy("fm-gc", DUMMY), rtnetlink.up(DUMMY)]
     netlink.transact(netlink.NETLINK_ROUTE, begin, namespace)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Each pair of the contract's actors at one moment, and some threes (`selftests.races.actors`)."""
+"""Every pair of the contract's actors at once, and some triples (`selftests.races.actors`)."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import fault_injection, modules
 from fixtures.guest.net import conntrack, netns
-from fixtures.guest.pytest_plugin.fixtures import Connect, Load, require_faults
+from fixtures.guest.pytest_plugin.plugin_api import Connect, Load, require_faults
 from fixtures.guest.race import python_race
 from fixtures.guest.runtime import hypothesis_support
 from fixtures.guest.topology.client_router_server import Router
@@ -23,66 +23,76 @@ UDP_TIMEOUT = "netfilter/nf_flowtable_udp_timeout"
 
 
 @pytest.fixture
-def stage(
+def race_context(
     request: pytest.FixtureRequest,
     own_router: Router,
     own_flowmap: int,
     own_connection: Connect,
     load: Load,
 ) -> Stage:
-    """Connections that are offloaded and mirrored, and what the actors need besides."""
-    kinds = request.node.callspec.params["kinds"]
-    talks = [
-        own_connection(UDP_PROTOCOL, 4, server_port=7000 + place) for place in range(len(kinds))
+    """Offload a mirrored connection for each actor, and load the program if one runs it."""
+    actor_names = request.node.callspec.params["actor_names"]
+    conns = [
+        own_connection(UDP_PROTOCOL, 4, server_port=7000 + index)
+        for index in range(len(actor_names))
     ]
-    flows = [talk.offloaded() for talk in talks]
-    program = load(PROGRAM, own_flowmap) if "program_lookup" in kinds else None
-    return Stage(own_router, talks, flows, own_flowmap, program)
+    flows = [conn.offloaded() for conn in conns]
+    program = load(PROGRAM, own_flowmap) if "program_lookup" in actor_names else None
+    return Stage(own_router, conns, flows, own_flowmap, program)
 
 
-def _prepare(stage: Stage, kinds: Sequence[str], during: ExitStack) -> None:
-    """What has to be so while the actors are at work.
+def _prepare(context: Stage, actor_names: Sequence[str], race_duration: ExitStack) -> None:
+    """Set up what the actors need for the duration of the race.
+
+    Args:
+        context: its flow map is closed if an actor unloads the module.
+        actor_names: the actors of this race.
+        race_duration: undoes the settings after the race.
 
     Raises:
-        pytest.skip.Exception: the kernel cannot do what one of them does.
+        pytest.skip.Exception: the kernel lacks what an actor needs.
     """
-    if "failure" in kinds:
+    if "alloc_failure" in actor_names:
         require_faults()
-        during.enter_context(fault_injection.enabled())
-    if "expiry" in kinds:
-        before = netns.get_sysctl(stage.namespace, UDP_TIMEOUT)
-        during.callback(netns.set_sysctls, stage.namespace, {UDP_TIMEOUT: before})
-        netns.set_sysctls(stage.namespace, {UDP_TIMEOUT: 0})
-    if "unload" in kinds:
-        during.enter_context(modules.autoload_disabled())
-        os.close(stage.fd)
+        race_duration.enter_context(fault_injection.enabled())
+    if "expiry" in actor_names:
+        timeout_before = netns.get_sysctl(context.namespace, UDP_TIMEOUT)
+        race_duration.callback(netns.set_sysctls, context.namespace, {UDP_TIMEOUT: timeout_before})
+        netns.set_sysctls(context.namespace, {UDP_TIMEOUT: 0})
+    if "unload_flowmap" in actor_names:
+        race_duration.enter_context(modules.autoload_disabled())
+        os.close(context.fd)
         modules.await_unreferenced(modules.FLOWMAP)
 
 
-def _settled(stage: Stage) -> None:
-    """After the race flows are offloaded and mirrored as before it, and end."""
-    conntrack.flush(stage.namespace)
-    with bpf.flowmap(stage.namespace) as fd:
-        for talk in stage.talks:
-            flow = talk.offloaded()
+def _assert_mirroring_works(context: Stage) -> None:
+    """Check that flows are offloaded, mirrored and deleted after the race as before it."""
+    conntrack.flush(context.namespace)
+    with bpf.flowmap(context.namespace) as fd:
+        for conn in context.talks:
+            flow = conn.offloaded()
             assert [bpf.lookup(fd, key).dir for key in flow.keys] == [0, 1]
-        conntrack.flush(stage.namespace)
+        conntrack.flush(context.namespace)
         wait_for("the map to be empty", lambda: not list(bpf.keys(fd)))
 
 
 @pytest.mark.clause("RT-1", "RT-2", "RT-3")
-@pytest.mark.campaign
+@pytest.mark.soak
 @pytest.mark.deadline(120)
-@pytest.mark.parametrize("kinds", [*pairs(), *THREES], ids="-".join)
-def test_actors_meet(stage: Stage, kinds: Sequence[str]) -> None:
-    with ExitStack() as during:
-        _prepare(stage, kinds, during)
-        actors = {f"{place} {kind}": ACTORS[kind](stage, place) for place, kind in enumerate(kinds)}
+@pytest.mark.parametrize("actor_names", [*pairs(), *THREES], ids="-".join)
+def test_actors_meet(race_context: Stage, actor_names: Sequence[str]) -> None:
+    """Racing actors have only allowed outcomes, and mirroring works afterwards."""
+    with ExitStack() as race_duration:
+        _prepare(race_context, actor_names, race_duration)
+        actors = {
+            f"{index} {actor_name}": ACTORS[actor_name](race_context, index)
+            for index, actor_name in enumerate(actor_names)
+        }
         report = python_race.run(actors, ROUNDS * hypothesis_support.effort())
     report.require(
         {
-            name: answers(kind, (*kinds[:place], *kinds[place + 1 :]))
-            for place, (name, kind) in enumerate(zip(actors, kinds, strict=True))
+            name: answers(actor_name, (*actor_names[:index], *actor_names[index + 1 :]))
+            for index, (name, actor_name) in enumerate(zip(actors, actor_names, strict=True))
         }
     )
-    _settled(stage)
+    _assert_mirroring_works(race_context)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A flow table that cannot have its last device: it was in the way of packets for a moment."""
+"""Rollback of a flowtable whose last device is refused while a packet is in its hook."""
 
 import errno
 
@@ -16,13 +16,16 @@ from selftests.races import interleavings
 
 pytestmark = pytest.mark.usefixtures("near")
 
-FIRST = -10
-"""The priority of a table that sees packets before the router's own does."""
+HOOK_PRIORITY = -10
+"""Hook priority that puts the flowtable before the router's own."""
 
 
-def _create_in_vain(router: Router) -> None:
+def _create_refused_flowtable(router: Router) -> None:
+    """Create a flowtable on two devices; the second is refused with EEXIST."""
     devices = [router.inside.device, router.outside.device]
-    second = flowtable.new_flowtable(INET, "late", "second", devices=devices, priority=FIRST)
+    second = flowtable.new_flowtable(
+        INET, "late", "second", devices=devices, priority=HOOK_PRIORITY
+    )
     with refused(errno.EEXIST):
         flowtable.commit([second], router.namespace)
 
@@ -31,25 +34,26 @@ def _create_in_vain(router: Router) -> None:
 def test_packet_is_in_a_flow_table_that_gets_only_one_of_its_devices(
     own_router: Router, talk: Connection
 ) -> None:
+    """The rollback of a refused flowtable waits for a packet that is in its first device's hook."""
     first = flowtable.new_flowtable(INET, "late", "first", devices=[own_router.outside.device])
     flowtable.commit([flowtable.new_table(INET, "late"), first], own_router.namespace)
     sender = interleavings.adder(talk)
-    creator = child_process.Waiting(lambda: _create_in_vain(own_router), NEAR)
+    creator = child_process.Waiting(lambda: _create_refused_flowtable(own_router), NEAR)
     with (
-        hold("nf_unregister_net_hook", task=creator.pid) as undoing,
-        hold("nf_tables_abort", task=creator.pid) as undone,
+        hold("nf_unregister_net_hook", task=creator.pid) as unregister,
+        hold("nf_tables_abort", task=creator.pid) as abort,
         hold("nf_flow_offload_ip_hook", cpu=FAR) as packet,
     ):
         creator.begin()
-        undoing.reached()
+        unregister.reached()
         sender.begin()
         packet.reached()
-        undoing.release()
-        # What the packet is in has to stay.
-        interleavings.in_vain("the table to be gone", undone.somebody_came)
+        unregister.release()
+        # The flowtable must not be freed while the packet is in its hook.
+        interleavings.in_vain("the transaction to be aborted", abort.somebody_came)
         packet.release()
-        undone.reached()
-        undone.release()
+        abort.reached()
+        abort.release()
     sender.join()
     creator.join()
     names = {table.name for table in flowtable.flowtables(own_router.namespace)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Asking the kernel about maps while the module of a type goes."""
+"""Map queries (BPF_OBJ_GET_INFO_BY_FD, id walks) while the type's module is unloaded."""
 
 import errno
 import os
@@ -21,22 +21,23 @@ pytestmark = pytest.mark.usefixtures("near")
 def test_looking_around_between_the_last_use_of_a_module_and_its_end(
     flowmap_module: str, cleanup: ExitStack
 ) -> None:
-    other = cleanup.enter_context(bpf.closing(bpf.map_create(bpf_attr.MAP_TYPE_HASH, 4, 4, 8)))
-    gone = bpf.flowmap_create()
-    number = bpf.map_info(gone).id
-    os.close(gone)
+    """While the module exits, creation gives EINVAL, the freed map's id ENOENT; other maps work."""
+    hash_map = cleanup.enter_context(bpf.closing(bpf.map_create(bpf_attr.MAP_TYPE_HASH, 4, 4, 8)))
+    flowmap_fd = bpf.flowmap_create()
+    freed_id = bpf.map_info(flowmap_fd).id
+    os.close(flowmap_fd)
     modules.await_unreferenced(flowmap_module)
     unloader = child_process.Waiting(lambda: modules.unload(flowmap_module))
-    with hold("bpf_map_unregister_ops", task=unloader.pid) as stop:
+    with hold("bpf_map_unregister_ops", task=unloader.pid) as syncpoint:
         unloader.begin()
-        stop.reached()
+        syncpoint.reached()
         assert modules.going(flowmap_module)
         assert errno_of(bpf.flowmap_create) == errno.EINVAL
-        assert errno_of(lambda: bpf.map_by_id(number)) == errno.ENOENT
-        known = bpf.map_info(other)
-        assert (known.type, known.name) == (bpf_attr.MAP_TYPE_HASH, b"")
-        assert known.id in bpf.identities(bpf_attr.Command.MAP_GET_NEXT_ID)
-        stop.release()
+        assert errno_of(lambda: bpf.map_by_id(freed_id)) == errno.ENOENT
+        info = bpf.map_info(hash_map)
+        assert (info.type, info.name) == (bpf_attr.MAP_TYPE_HASH, b"")
+        assert info.id in bpf.identities(bpf_attr.Command.MAP_GET_NEXT_ID)
+        syncpoint.release()
     unloader.join()
     assert not modules.loaded(flowmap_module)
-    assert errno_of(lambda: bpf.map_by_id(number)) == errno.ENOENT
+    assert errno_of(lambda: bpf.map_by_id(freed_id)) == errno.ENOENT

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What may happen between the addition of a flow to its own table and to the snoop tables.
+"""Interleavings between a flow's addition to its source table and to the snoop tables.
 
-Nothing may sleep there: an adder is held on its CPU, in a softirq of whoever is there, and grace
-periods wait for it.
+No task may sleep there: the adder is held on its CPU, in a softirq, and grace periods wait for it.
 """
 
 import os
@@ -16,15 +15,16 @@ from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import modules
 from fixtures.guest.kernel.syncpoints import FAR, NEAR, hash_tables_wait, hold
 from fixtures.guest.net import conntrack, flowtable
-from fixtures.guest.pytest_plugin.fixtures import Namespaces
+from fixtures.guest.pytest_plugin.plugin_api import Namespaces
 from fixtures.guest.traffic.connections import Connection
 from selftests.races import interleavings
 
 pytestmark = pytest.mark.usefixtures("near")
 
 
-def _require_offloaded(talk: Connection) -> None:
-    entry = talk.entry()
+def _require_offloaded(conn: Connection) -> None:
+    """Assert that conntrack has the connection as offloaded."""
+    entry = conn.entry()
     assert entry is not None
     assert entry.offloaded
 
@@ -33,18 +33,19 @@ def _require_offloaded(talk: Connection) -> None:
 def test_connection_ends_between_the_addition_of_its_flow_and_the_mirror(
     own_flowmap: int, talk: Connection
 ) -> None:
+    """A flow whose connection is deleted between its addition and its mirroring is a miss."""
     flow = interleavings.known(talk, own_flowmap)
     sender = interleavings.adder(talk, own_flowmap)
-    with hold("__nf_flow_snoop_add", cpu=FAR) as stop:
+    with hold("__nf_flow_snoop_add", cpu=FAR) as mirroring:
         sender.begin()
-        stop.reached()
+        mirroring.reached()
         _require_offloaded(talk)
         assert interleavings.found(own_flowmap, flow.keys) == [None, None]
         conntrack.delete(talk.tuple, talk.router.namespace)
-        stop.release()
+        mirroring.release()
     sender.join()
     assert interleavings.found(own_flowmap, flow.keys) == [None, None]
-    wait_for("the dead flow to go", lambda: bpf.entries(own_flowmap) == 0)
+    wait_for("the dying flow to be removed", lambda: bpf.entries(own_flowmap) == 0)
 
 
 @pytest.mark.clause("SN-6", "SN-8", "RT-1")
@@ -52,20 +53,23 @@ def test_connection_ends_between_the_addition_of_its_flow_and_the_mirror(
 def test_flow_is_deleted_between_its_addition_and_the_mirror(
     own_flowmap: int, talk: Connection, namespace: Namespaces
 ) -> None:
-    """Garbage collection may have come and gone: there is nobody left who would remove a copy."""
+    """A flow deleted between its addition and its mirroring leaves no entry.
+
+    Garbage collection may have passed already, and then nothing would remove a mirrored entry.
+    """
     flow = interleavings.known(talk, own_flowmap)
     sender = interleavings.adder(talk, own_flowmap)
     interleavings.collect_garbage_here(namespace("fm-gc"))
     with (
         hold("flow_offload_free", cpu=NEAR) as deletion,
-        hold("__nf_flow_snoop_add", cpu=FAR) as stop,
+        hold("__nf_flow_snoop_add", cpu=FAR) as mirroring,
     ):
         sender.begin()
-        stop.reached(busy=True)
+        mirroring.reached(busy=True)
         conntrack.delete(talk.tuple, talk.router.namespace)
         deletion.reached(busy=True)
         deletion.release()
-        stop.release()
+        mirroring.release()
     sender.join()
     assert (interleavings.found(own_flowmap, flow.keys), bpf.entries(own_flowmap)) == (
         [None, None],
@@ -73,31 +77,32 @@ def test_flow_is_deleted_between_its_addition_and_the_mirror(
     )
 
 
-def _free(fd: int, module: str, held: ExitStack) -> None:
-    """Close a map, and wait until it is freed or waits for nothing but who is held."""
+def _close_and_wait_freed(fd: int, module: str, syncpoints: ExitStack) -> None:
+    """Close a map; wait until it is freed, or until only the held task delays its free."""
     if not hash_tables_wait():
         os.close(fd)
         modules.await_unreferenced(module)
         return
-    # The end of a stop point waits for a grace period, too.
-    waits = held.enter_context(hold("synchronize_rcu", comm="kworker"))
+    # Disarming a syncpoint waits for a grace period too.
+    grace_period = syncpoints.enter_context(hold("synchronize_rcu", comm="kworker"))
     os.close(fd)
-    waits.reached()
-    waits.release()
+    grace_period.reached()
+    grace_period.release()
 
 
 @pytest.mark.clause("SN-8", "MM-7", "RT-1")
 def test_map_goes_between_the_addition_of_a_flow_and_the_mirror(
     own_flowmap: int, flowmap_module: str, talk: Connection
 ) -> None:
+    """The map is freed between a flow's addition and its mirroring; the next map has the flow."""
     flow = interleavings.known(talk, own_flowmap)
     sender = interleavings.adder(talk, own_flowmap)
-    with ExitStack() as held:
-        stop = held.enter_context(hold("__nf_flow_snoop_add", cpu=FAR))
+    with ExitStack() as syncpoints:
+        mirroring = syncpoints.enter_context(hold("__nf_flow_snoop_add", cpu=FAR))
         sender.begin()
-        stop.reached()
-        _free(own_flowmap, flowmap_module, held)
-        stop.release()
+        mirroring.reached()
+        _close_and_wait_freed(own_flowmap, flowmap_module, syncpoints)
+        mirroring.release()
     sender.join()
     modules.await_unreferenced(flowmap_module)
     with bpf.flowmap(talk.router.namespace) as fd:
@@ -108,23 +113,24 @@ def test_map_goes_between_the_addition_of_a_flow_and_the_mirror(
 def test_snoop_table_goes_between_the_addition_of_a_flow_and_the_mirror(
     own_flowmap: int, talk: Connection
 ) -> None:
-    inside = talk.router.namespace
+    """A snoop table is deleted between flow addition and mirroring; the map has the flow."""
+    ns = talk.router.namespace
     flow = interleavings.known(talk, own_flowmap)
-    flowtable.create_snoop("spy", "all", inside)
+    flowtable.create_snoop("spy", "all", ns)
     sender = interleavings.adder(talk, own_flowmap)
-    dropper = child_process.Waiting(lambda: flowtable.drop_table("spy", inside))
+    dropper = child_process.Waiting(lambda: flowtable.drop_table("spy", ns))
     with (
-        # Closing its socket waits for the destruction, which waits for a grace period.
+        # close() of the netlink socket waits for the table's destruction, hence a grace period.
         hold("nft_rcv_nl_event", task=dropper.pid) as committed,
-        hold("__nf_flow_snoop_add", cpu=FAR) as stop,
+        hold("__nf_flow_snoop_add", cpu=FAR) as mirroring,
     ):
         sender.begin()
-        stop.reached()
+        mirroring.reached()
         dropper.begin()
         committed.reached()
         committed.release()
-        stop.release()
+        mirroring.release()
     sender.join()
     dropper.join()
-    assert "spy" not in {table.table for table in flowtable.flowtables(inside)}
+    assert "spy" not in {table.table for table in flowtable.flowtables(ns)}
     assert (interleavings.found(own_flowmap, flow.keys), bpf.entries(own_flowmap)) == ([0, 1], 1)

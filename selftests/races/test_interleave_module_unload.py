@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A module that goes, at the places where a map or a lookup of its type is half way."""
+"""Interleavings of module unload with the creation and the free of a map."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from selftests.races import interleavings
 pytestmark = pytest.mark.usefixtures("near")
 
 
-def _gone(module: str) -> bool:
+def _unloaded(module: str) -> bool:
     return not (modules.loaded(module) or modules.going(module))
 
 
@@ -25,33 +25,35 @@ def _gone(module: str) -> bool:
 def test_module_goes_between_the_lookup_of_its_type_and_the_reference(
     flowmap_module: str,
 ) -> None:
-    bpf.flowmap_type()  # read once, so that the child opens no file
+    """Unload waits for a map creator before its try_module_get(); the creation gives EINVAL."""
+    bpf.flowmap_type()  # cached here, so that the child opens no file
     creator = child_process.Waiting(lambda: errno_of(bpf.flowmap_create))
     unloader = child_process.Waiting(lambda: modules.unload(flowmap_module))
-    with modules.autoload_disabled(), hold("try_module_get", task=creator.pid) as stop:
+    with modules.autoload_disabled(), hold("try_module_get", task=creator.pid) as module_get:
         creator.begin()
-        stop.reached()
+        module_get.reached()
         unloader.begin()
-        wait_for("the module to be on its way out", lambda: modules.going(flowmap_module))
-        # What is looked at in the creator's hands has to stay: in vain does one wait for its end.
-        interleavings.in_vain("the module to be gone", lambda: _gone(flowmap_module))
-        stop.release()
+        wait_for("the module to be going", lambda: modules.going(flowmap_module))
+        # The creator holds a pointer to the module's operations, so the unload must not finish.
+        interleavings.in_vain("the module to be unloaded", lambda: _unloaded(flowmap_module))
+        module_get.release()
         assert creator.join() == errno.EINVAL
     unloader.join()
     assert not modules.loaded(flowmap_module)
 
 
 @pytest.mark.clause("MM-4", "MM-7", "RT-1")
-@pytest.mark.parametrize("place", ["bpf_map_free_deferred", "flowmap_free", "module_put"])
+@pytest.mark.parametrize("stop_function", ["bpf_map_free_deferred", "flowmap_free", "module_put"])
 def test_unload_between_the_last_reference_to_a_map_and_its_free(
-    flowmap_module: str, place: str
+    flowmap_module: str, stop_function: str
 ) -> None:
+    """Unload is refused between the last put of a map and the end of its deferred free."""
     fd = bpf.flowmap_create()
-    with hold(place, comm="kworker") as stop:
+    with hold(stop_function, comm="kworker") as map_free:
         os.close(fd)
-        stop.reached()
+        map_free.reached()
         with refused(errno.EWOULDBLOCK):
             modules.unload(flowmap_module)
-        stop.release()
+        map_free.release()
     modules.await_unreferenced(flowmap_module)
     modules.unload(flowmap_module)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Creating, freeing and using maps against the unloading of their module."""
+"""Creation, free and use of flow maps racing the unload of their module."""
 
 import os
 import shutil
@@ -14,13 +14,13 @@ from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import modules
 from fixtures.guest.race import python_race
 
-pytestmark = pytest.mark.campaign
+pytestmark = pytest.mark.soak
 
 ROUNDS = 20
 
 
 def _unload_and_load(_: int) -> None:
-    """Unload where it can be; leave the module loaded."""
+    """Unload the module unless it is in use; leave it loaded."""
     refusal: OSError | None = None
     try:
         modules.unload(modules.FLOWMAP)
@@ -37,7 +37,8 @@ def _create_and_free(_: int) -> None:
         os.close(bpf.flowmap_create())
 
 
-def _unload() -> bool:
+def _try_unload() -> bool:
+    """Try to unload the module; return whether it was unloaded."""
     try:
         modules.unload(modules.FLOWMAP)
     except BlockingIOError:
@@ -48,16 +49,19 @@ def _unload() -> bool:
 @pytest.mark.clause("MM-7", "MM-4", "RT-1", "RT-3")
 @pytest.mark.deadline(120)
 def test_create_and_free_against_unload(flowmap_module: str) -> None:
+    """Map creation racing unload succeeds or gives EINVAL; unload succeeds or gives EAGAIN."""
     with modules.autoload_disabled():
         report = python_race.run({"maps": _create_and_free, "unload": _unload_and_load}, ROUNDS)
     report.require({"maps": {"ok", "EINVAL"}, "unload": {"ok", "EAGAIN"}})
     assert modules.loaded(flowmap_module)
-    wait_for("the module to be unloadable", _unload)
+    wait_for("the module to be unloadable", _try_unload)
 
 
 @pytest.mark.clause("MM-7", "RT-1")
 @pytest.mark.deadline(120)
 def test_create_with_autoload_against_unload(flowmap_module: str) -> None:
+    """With autoload, map creation racing unload succeeds or gives EINVAL."""
+
     def create(_: int) -> None:
         os.close(bpf.flowmap_create())
 
@@ -65,14 +69,14 @@ def test_create_with_autoload_against_unload(flowmap_module: str) -> None:
         modules.unload(flowmap_module)
 
     report = python_race.run({"maps": create, "unload": unload}, 8)
-    # A module that goes between its loading and its use is as good as absent.
+    # EINVAL: the module was unloaded between its autoload and the reference to it.
     report.require({"maps": {"ok", "EINVAL"}, "unload": {"ok", "EAGAIN", "ENOENT"}}, overlap=0)
 
 
 @pytest.mark.clause("MM-7", "RT-1", "RT-3")
 @pytest.mark.deadline(120)
 def test_use_against_unload(flowmap_module: str) -> None:
-    """What is in use cannot be unloaded: whoever holds a map sees it work throughout."""
+    """A map in use pins the module: lookups and walks work throughout the race with unload."""
 
     def use(_: int) -> None:
         with bpf.closing(bpf.flowmap_create()) as fd:
@@ -83,39 +87,41 @@ def test_use_against_unload(flowmap_module: str) -> None:
     with modules.autoload_disabled():
         report = python_race.run({"maps": use, "unload": _unload_and_load}, ROUNDS)
     report.require({"maps": {"ok", "EINVAL"}, "unload": {"ok", "EAGAIN"}})
-    wait_for("the module to be unloadable", _unload)
+    wait_for("the module to be unloadable", _try_unload)
     assert not modules.loaded(flowmap_module)
 
 
 @pytest.mark.clause("MM-10", "MM-7", "RT-1", "RT-3")
 @pytest.mark.deadline(120)
 def test_introspection_against_unload(flowmap_module: str) -> None:
-    def look(_: int) -> None:
-        kind = bpf.flowmap_type()
+    """Map info by id works for every map that is open while unload is attempted."""
+
+    def query(_: int) -> None:
+        map_type = bpf.flowmap_type()
         for _attempt in range(5):
             with bpf.closing(bpf.flowmap_create()) as fd:
-                number = bpf.map_info(fd).id
-                assert number in bpf.identities(bpf_attr.Command.MAP_GET_NEXT_ID)
-                again = bpf.map_by_id(number)
-            # Only who looks holds it now.
-            with bpf.closing(again):
-                assert bpf.map_info(again).type == kind
-                assert bpf.entries(again) == 0
+                map_id = bpf.map_info(fd).id
+                assert map_id in bpf.identities(bpf_attr.Command.MAP_GET_NEXT_ID)
+                fd_by_id = bpf.map_by_id(map_id)
+            # The fd opened by id is now the only reference.
+            with bpf.closing(fd_by_id):
+                assert bpf.map_info(fd_by_id).type == map_type
+                assert bpf.entries(fd_by_id) == 0
 
     with modules.autoload_disabled():
-        report = python_race.run({"look": look, "unload": _unload_and_load}, ROUNDS)
-    report.require({"look": {"ok", "EINVAL"}, "unload": {"ok", "EAGAIN"}})
-    wait_for("the module to be unloadable", _unload)
+        report = python_race.run({"query": query, "unload": _unload_and_load}, ROUNDS)
+    report.require({"query": {"ok", "EINVAL"}, "unload": {"ok", "EAGAIN"}})
+    wait_for("the module to be unloadable", _try_unload)
     assert not modules.loaded(flowmap_module)
 
 
 @pytest.mark.clause("MM-7", "RT-1")
 @pytest.mark.deadline(120)
 def test_two_loaders_and_one_module(flowmap_module: str, tmp_path: Path) -> None:
-    """Of two that load it at one moment exactly one wins.
+    """Of two concurrent loads of the module exactly one succeeds.
 
-    The module loader refuses the other by its name, so that it never comes to register the
-    type; the refusals of MM-2 need a test module of the suite's own.
+    The module loader refuses the other by its name, so it never registers the type.  The refusals
+    of MM-2 are tested with the suite's own module (modular_map/test_registration.py).
     """
     original = modules.file_of(flowmap_module)
     copy = Path(shutil.copy(original, tmp_path))
@@ -126,7 +132,7 @@ def test_two_loaders_and_one_module(flowmap_module: str, tmp_path: Path) -> None
     for _ in range(8):
         modules.unload(flowmap_module)
         report = python_race.run(loaders, 1)
-        answers = sorted(str(*report.outcomes(name)) for name in ("one", "other"))
-        # EEXIST: loaded or being loaded already; EBUSY: its init found the type taken.
-        assert answers in (["EEXIST", "ok"], ["EBUSY", "ok"]), str(report)
+        outcomes = sorted(str(*report.outcomes(name)) for name in ("one", "other"))
+        # EEXIST: already loaded or being loaded; EBUSY: its init found the slot taken.
+        assert outcomes in (["EEXIST", "ok"], ["EBUSY", "ok"]), str(report)
         assert modules.loaded(flowmap_module)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Flow tables that hear of every flow (clauses SN)."""
+"""Tests of snoop tables: flow tables that mirror every flow of their netns (clauses SN)."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The routes that a flow table has looked up go when nobody uses them any more."""
+"""Routes (dst entries) that a flow table has cached are freed after the flows."""
 
 from pathlib import Path
 
@@ -7,20 +7,23 @@ import pytest
 
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.net import conntrack, netns
-from fixtures.guest.pytest_plugin.fixtures import Connect, describe
+from fixtures.guest.pytest_plugin.plugin_api import Connect, describe
 from fixtures.guest.topology.client_router_server import Plan, Router
 from fixtures.guest.traffic.connections import UDP_PROTOCOL
 
 
-def _routes() -> int:
-    """IPv4 routes in memory, of all namespaces: ``dst_entries_get_slow()`` of net/ipv4/route.c."""
+def _ipv4_dst_count() -> int:
+    """Return the number of IPv4 dst entries of all netns.
+
+    The kernel computes it with ``dst_entries_get_slow()`` in net/ipv4/route.c.
+    """
     _, first, *_ = Path("/proc/net/stat/rt_cache").read_text().splitlines()
     return int(first.split()[0], 16)
 
 
 @pytest.mark.clause("SN-8")
 @pytest.mark.parametrize(
-    # Through a bridge a flow table sends directly, and keeps no route.
+    # Through a bridge a flow table transmits directly, and holds no route.
     "own_router",
     [Plan(), Plan(bridge="plain")],
     ids=describe,
@@ -30,14 +33,15 @@ def _routes() -> int:
 def test_no_route_outlives_flows_and_namespaces(
     own_router: Router, own_connection: Connect
 ) -> None:
-    before = _routes()
-    talk = own_connection(UDP_PROTOCOL, 4)
-    talk.offloaded()
-    assert _routes() > before
+    """The number of IPv4 dst entries returns to the baseline after flows and netns are removed."""
+    before = _ipv4_dst_count()
+    conn = own_connection(UDP_PROTOCOL, 4)
+    conn.offloaded()
+    assert _ipv4_dst_count() > before
     conntrack.flush(own_router.namespace)
-    # Sockets have namespaces, and keep the route that they have sent by.
-    talk.client.close()
-    talk.server.close()
+    # Sockets pin their netns and the route of their last packet.
+    conn.client.close()
+    conn.server.close()
     for part in (own_router, own_router.client, own_router.server):
         netns.remove(part.namespace)
-    wait_for("the routes to be gone", lambda: _routes() <= before)
+    wait_for("the routes to be freed", lambda: _ipv4_dst_count() <= before)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The packet that adds a flow, with each allocation on its way failing in turn.
+"""Flow addition with the nth allocation of its packet failing, for each n.
 
-Packets come in over a TUN device: the router forwards them on behalf of the process that
-writes them, whose allocations can be counted, and not of a softirq.
+Packets enter the router over a TUN device.  It forwards them in the context of the writing
+process, whose allocations can be counted, and not in a softirq.
 """
 
 import errno
@@ -16,31 +16,31 @@ from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core import child_process
 from fixtures.guest.kernel import fault_injection
 from fixtures.guest.net import flowtable
-from fixtures.guest.pytest_plugin.fixtures import require_faults
+from fixtures.guest.pytest_plugin.plugin_api import require_faults
 from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic import tun
 
-ROUNDS, MOST = 20, 30
-"""How often all allocations are tried, and more than a packet's."""
+ROUNDS, MAX_ALLOCATIONS = 20, 30
+"""Repetitions of all allocations, and an upper bound of the allocations of one packet."""
 
 
 class Outcome(NamedTuple):
-    """What became of a flow whose packet could not have some memory."""
+    """State of a flow after one allocation of its packet failed."""
 
     offloaded: bool
-    """A flow table has it."""
+    """A source table has the flow."""
     found: bool
-    """The flow map has it."""
+    """The flow map has the flow."""
     counted: bool
-    """The snoop table has it, and has not counted it as missed."""
+    """The snoop table did not count the flow as missed."""
 
 
-FATES = {
+EXPECTED_OUTCOMES = {
     Outcome(offloaded=False, found=False, counted=True),
     Outcome(offloaded=True, found=True, counted=False),
     Outcome(offloaded=True, found=False, counted=True),
 }
-"""What may become of it, besides nothing: no flow, no entry of the snoop table, none of the map."""
+"""Not offloaded; missed by the snoop table; missed by the map."""
 
 
 @pytest.mark.clause("SN-7", "SN-9")
@@ -48,8 +48,11 @@ FATES = {
 def test_flow_is_added_with_each_allocation_failing(
     own_router: Router, own_flowmap: int, cleanup: ExitStack
 ) -> None:
-    """Which allocation is the nth differs from packet to packet, as the caches of slabs and of
-    socket buffers fill and empty: so all are tried in turn until each fate has been seen."""
+    """A failing allocation prevents the flow, or its entry in the snoop table, or that in the map.
+
+    The order of allocations differs from packet to packet, as slab and skb caches fill and empty.
+    So every n is tried repeatedly until each outcome has been seen.
+    """
     require_faults()
     flowtable.create_snoop("spy", "all", own_router.namespace)
     wire = tun.beside(own_router, cleanup)
@@ -58,35 +61,35 @@ def test_flow_is_added_with_each_allocation_failing(
     flows: list[tun.Talk] = []
     missed = 0
 
-    def answered_without(nth: int) -> tuple[fault_injection.Attempt, Outcome]:
+    def reply_with_failing_alloc(nth: int) -> tuple[fault_injection.Attempt, Outcome]:
         nonlocal missed
         flow = tun.Talk(own_router, wire, cleanup)
         flow.ask()
         flows.append(flow)
         attempt = child_process.in_child(partial(fault_injection.attempt, flow.answer, nth))
-        held, now_missed = flowtable.snooped("spy", "all", own_router.namespace)
-        there, back = (bpf.found(own_flowmap, key) is not None for key in flow.keys)
-        assert there == back, "half a flow"
-        outcome = Outcome(flow.offloaded, there, now_missed == missed)
+        entries, now_missed = flowtable.snooped("spy", "all", own_router.namespace)
+        original, reply = (bpf.found(own_flowmap, key) is not None for key in flow.keys)
+        assert original == reply, "only one direction is mirrored"
+        outcome = Outcome(flow.offloaded, original, now_missed == missed)
         missed = now_missed
-        assert held == sum(each.offloaded for each in flows) - missed
+        assert entries == sum(added.offloaded for added in flows) - missed
         return attempt, outcome
 
     seen: dict[Outcome, int] = {}
     for _ in range(ROUNDS):
-        for nth in range(1, MOST):
-            attempt, outcome = answered_without(nth)
+        for nth in range(1, MAX_ALLOCATIONS):
+            attempt, outcome = reply_with_failing_alloc(nth)
             if not attempt.failed:
                 break
             assert attempt.errno in (0, errno.ENOMEM, errno.ENOBUFS)
             seen[outcome] = seen.get(outcome, 0) + 1
-        # It had all that it asked for.
+        # No allocation failed in the last attempt.
         assert outcome == Outcome(True, True, True)
-        if set(seen) >= FATES:
+        if set(seen) >= EXPECTED_OUTCOMES:
             break
     print(seen)
-    # Each copy is memory of its own, and a flow that is not there is in no copy.
-    assert set(seen) - {Outcome(True, True, True)} == FATES
+    # Each mirrored entry is allocated separately; a refused flow is not mirrored at all.
+    assert set(seen) - {Outcome(True, True, True)} == EXPECTED_OUTCOMES
     for flow in flows:
         flow.answer()
         assert flow.offloaded

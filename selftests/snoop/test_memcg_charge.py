@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Whom the memory of flows is charged to, and where it shows."""
+"""Memory of mirrored flows: the memcg it is charged to, and the map's memlock that shows it."""
 
 import os
 from contextlib import ExitStack
@@ -14,19 +14,20 @@ from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import memcg
 from fixtures.guest.kernel.drgn_client import KernelMemory
 from fixtures.guest.net import conntrack, netns
-from fixtures.guest.pytest_plugin.fixtures import Connect
+from fixtures.guest.pytest_plugin.plugin_api import Connect
 from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic.connections import UDP_PROTOCOL
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_POINTER = 8  # bytes: a bucket
-FLOWS = 48
-_PIPES = 400
-_OF_A_PIPE = 512
-"""Bytes, at the least: two files, an inode and 16 buffers."""
+_BUCKET_BYTES = 8  # one pointer
+FLOW_COUNT = 48
+_PIPE_COUNT = 400
+_MIN_PIPE_BYTES = 512
+"""Lower bound of a pipe's memory in bytes: two files, an inode and 16 buffers."""
 
 
 def _memlock(fd: int) -> int:
+    """Return the memory in bytes that the map's fdinfo reports."""
     return int(bpf.fdinfo(fd)["memlock"])
 
 
@@ -34,54 +35,56 @@ def _memlock(fd: int) -> int:
 def test_memlock_grows_and_shrinks_with_the_flows(
     router: Router, flowmap: int, connection: Connect
 ) -> None:
+    """memlock grows with each mirrored flow and shrinks after a conntrack flush."""
     empty, sizes = _memlock(flowmap), []
     for number in range(4):
         connection(UDP_PROTOCOL, 4, server_port=7000 + number).offloaded()
         sizes.append(_memlock(flowmap))
-    # Each flow has a value for either direction, at the least.
+    # Each flow has at least one value per direction.
     for before, after in zip([empty, *sizes], sizes, strict=False):
         assert after - before >= 2 * uapi.VALUE_SIZE
     conntrack.flush(router.namespace)
 
-    def given_back() -> bool:
-        # All but what the hash table keeps, whose size is its own affair.
+    def values_freed() -> bool:
+        # The hash table may keep its size; only the values must be freed.
         return sizes[-1] - _memlock(flowmap) >= len(sizes) * 2 * uapi.VALUE_SIZE
 
-    wait_for("the entries to go", given_back)
+    wait_for("the entries to be freed", values_freed)
 
 
 @pytest.mark.clause("MM-10")
 def test_memlock_is_of_the_flows_and_of_the_buckets_of_the_hash_table(
     own_router: Router, own_flowmap: int, own_connection: Connect, kernel_memory: KernelMemory
 ) -> None:
-    # None ends while the others are added.
+    """memlock is the sum of the sizes of the entries and the hash buckets."""
+    # No flow may expire while the others are added.
     netns.set_sysctls(own_router.namespace, {"netfilter/nf_flowtable_udp_timeout": 3600})
-    identity = bpf.map_info(own_flowmap).id
+    map_id = bpf.map_info(own_flowmap).id
 
     def sizes() -> tuple[int, int]:
-        """Memory, and buckets."""
-        buckets = kernel_memory.table_of(identity).buckets
+        """Return memlock and the number of buckets."""
+        buckets = kernel_memory.table_of(map_id).buckets
         assert buckets
         return _memlock(own_flowmap), buckets
 
-    empty, at_first = sizes()
+    empty, initial_buckets = sizes()
     own_connection(UDP_PROTOCOL, 4, server_port=7000).offloaded()
-    one, still = sizes()
-    assert still == at_first
-    for number in range(1, FLOWS):
+    one, buckets_after_one = sizes()
+    assert buckets_after_one == initial_buckets
+    for number in range(1, FLOW_COUNT):
         own_connection(UDP_PROTOCOL, 4, server_port=7000 + number).offloaded()
 
-    def counted() -> bool:
-        # A work item lets the hash table grow.
+    def includes_growth() -> bool:
+        # A work item grows the hash table.
         grown, buckets = sizes()
-        more = _POINTER * (buckets - at_first)
-        return more > 0 and grown - empty == FLOWS * (one - empty) + more
+        bucket_growth = _BUCKET_BYTES * (buckets - initial_buckets)
+        return bucket_growth > 0 and grown - empty == FLOW_COUNT * (one - empty) + bucket_growth
 
-    wait_for("the buckets to be more, and counted", counted)
+    wait_for("the hash table to grow and memlock to include it", includes_growth)
 
 
-def _made_within(group: memcg.Cgroup, namespace: str, path: Path) -> None:
-    """Pin a flow map whose creator was in a cgroup, and is no more."""
+def _pin_map_created_in(group: memcg.Cgroup, namespace: str, path: Path) -> None:
+    """Pin a flow map whose creator was in a memcg and has exited."""
 
     def make() -> None:
         group.enter()
@@ -95,47 +98,53 @@ def _made_within(group: memcg.Cgroup, namespace: str, path: Path) -> None:
 def test_entries_are_charged_to_the_cgroup_of_the_maps_creator(
     own_router: Router, own_connection: Connect, bpffs: Path, cleanup: ExitStack
 ) -> None:
-    """Not to whoever sends the packets, who is in the cgroup of the test."""
+    """Entries are charged to the memcg of the map's creator.
+
+    The task that sends the packets is in the memcg of the test, which is not charged.
+    """
     group = memcg.make("fm-charged", cleanup)
-    _made_within(group, own_router.namespace, bpffs / "flows")
+    _pin_map_created_in(group, own_router.namespace, bpffs / "flows")
     fd = bpf.get_pinned(str(bpffs / "flows"))
     cleanup.callback(os.close, fd)
     empty = _memlock(fd)
     charged = group.memory()["slab_unreclaimable"]
 
-    for number in range(FLOWS):
+    for number in range(FLOW_COUNT):
         own_connection(UDP_PROTOCOL, 4, server_port=7000 + number).offloaded()
     grown = _memlock(fd) - empty
-    # Each CPU may keep back what makes less than a page.
+    # Each CPU may batch charges of less than a page.
     slack = (os.cpu_count() or 1) * _PAGE
     assert grown > 2 * slack
 
-    def seen() -> bool:
+    def entries_charged() -> bool:
         return group.memory()["slab_unreclaimable"] - charged >= grown - slack
 
-    wait_for("the entries to be charged", seen)
+    wait_for("the entries to be charged", entries_charged)
 
 
 @pytest.mark.clause("MM-10")
 def test_creator_of_a_map_pays_where_it_is_for_what_it_asks_for_next(
     own_router: Router, own_connection: Connect, cleanup: ExitStack
 ) -> None:
-    """Flows that were there before are mirrored by the map's creator itself."""
-    here, elsewhere = (memcg.make(name, cleanup) for name in ("fm-here", "fm-elsewhere"))
+    """After mirroring existing flows the creator's allocations are charged to its current memcg.
+
+    The creator itself mirrors the flows that exist when it creates the map.
+    """
+    first_memcg, second_memcg = (memcg.make(name, cleanup) for name in ("fm-here", "fm-elsewhere"))
     own_connection(UDP_PROTOCOL, 4).offloaded()
 
     def make_map_and_move() -> None:
-        here.enter()
+        first_memcg.enter()
         with bpf.flowmap(own_router.namespace) as fd:
             assert bpf.entries(fd) == 1
-            elsewhere.enter()
-            before = elsewhere.memory()["slab"]
-            for _ in range(_PIPES):
+            second_memcg.enter()
+            before = second_memcg.memory()["slab"]
+            for _ in range(_PIPE_COUNT):
                 os.pipe()
 
             def charged() -> bool:
-                # Statistics come some seconds late.
-                return elsewhere.memory()["slab"] - before >= _PIPES * _OF_A_PIPE
+                # memory.stat is updated with a delay of some seconds.
+                return second_memcg.memory()["slab"] - before >= _PIPE_COUNT * _MIN_PIPE_BYTES
 
             wait_for("the pipes to be charged", charged)
 
@@ -146,15 +155,16 @@ def test_creator_of_a_map_pays_where_it_is_for_what_it_asks_for_next(
 def test_map_does_not_keep_the_cgroup_of_its_creator(
     own_router: Router, own_connection: Connect, bpffs: Path, cleanup: ExitStack
 ) -> None:
+    """The creator's memcg stays as a dying cgroup while the map exists, and is freed with it."""
     group = memcg.make("fm-brief", cleanup)
-    before = memcg.dying()
-    _made_within(group, own_router.namespace, bpffs / "flows")
+    dying_before = memcg.dying()
+    _pin_map_created_in(group, own_router.namespace, bpffs / "flows")
     fd = bpf.get_pinned(str(bpffs / "flows"))
     flow = own_connection(UDP_PROTOCOL, 4).offloaded()
     assert bpf.lookup(fd, flow.original).ct_id == flow.entry.identity
     group.await_left()
     group.remove()
-    assert memcg.dying() == before + 1
+    assert memcg.dying() == dying_before + 1
     (bpffs / "flows").unlink()
     os.close(fd)
-    wait_for("the cgroup to be freed", lambda: memcg.dying() == before)
+    wait_for("the cgroup to be freed", lambda: memcg.dying() == dying_before)

@@ -1,46 +1,51 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What those pay who have no snoop table: no call of its code."""
+"""Cost without a snoop table in the netns: no call of snoop code."""
 
 import pytest
 
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import ftrace
 from fixtures.guest.net import flowtable
-from fixtures.guest.pytest_plugin.fixtures import Connect, Namespaces
+from fixtures.guest.pytest_plugin.plugin_api import Connect, Namespaces
 from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic.connections import TCP_PROTOCOL
 
-_MIRRORING = {"__nf_flow_snoop_add", "__nf_flow_snoop_del"}
+_SNOOP_FUNCTIONS = {"__nf_flow_snoop_add", "__nf_flow_snoop_del"}
 
 
 @pytest.mark.clause("SN-11")
-@pytest.mark.parametrize("spied", [False, True, None], ids=["elsewhere", "here", "gone"])
+@pytest.mark.parametrize(
+    "snooped",
+    [False, True, None],
+    ids=["snoop-in-other-netns", "snoop-in-netns", "snoop-deleted"],
+)
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 def test_snoop_code_runs_only_where_there_is_a_snoop_table(
     own_router: Router,
     own_connection: Connect,
     namespace: Namespaces,
-    spied: bool | None,
+    snooped: bool | None,
     version: int,
 ) -> None:
-    elsewhere = namespace("fm-else") if spied is False else own_router.namespace
+    """Adding and deleting a flow calls snoop code only while its netns has a snoop table."""
+    snoop_ns = namespace("fm-else") if snooped is False else own_router.namespace
     with ftrace.calls("nf_flow_snoop_destroy") as called:
-        flowtable.create_snoop("spy", "all", elsewhere)
-        if spied is None:
+        flowtable.create_snoop("spy", "all", snoop_ns)
+        if snooped is None:
             flowtable.drop_table("spy", own_router.namespace)
-            wait_for("the snoop table to go", lambda: called()["nf_flow_snoop_destroy"])
+            wait_for("the snoop table to be destroyed", lambda: called()["nf_flow_snoop_destroy"])
 
     with ftrace.calls("*nf_flow_snoop*", "flow_offload_*") as called:
-        talk = own_connection(TCP_PROTOCOL, version)
-        talk.offloaded()
-        talk.exchange()
+        conn = own_connection(TCP_PROTOCOL, version)
+        conn.offloaded()
+        conn.exchange()
         flowtable.drop_table("fw", own_router.namespace)
         wait_for("the flow to be freed", lambda: called()["flow_offload_free"])
         seen = set(called())
 
     assert seen >= {"flow_offload_add", "flow_offload_lookup", "flow_offload_free"}
-    mirroring = {name for name in seen if "snoop" in name}
-    if spied:
-        assert mirroring >= _MIRRORING
+    snoop_calls = {name for name in seen if "snoop" in name}
+    if snooped:
+        assert snoop_calls >= _SNOOP_FUNCTIONS
     else:
-        assert mirroring == set()
+        assert snoop_calls == set()

@@ -1,43 +1,45 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A hash table that is full and gets no memory to grow: its own flows only are without a copy."""
+"""Full hash tables that cannot grow for lack of memory: only their own flows are missed."""
 
 import pytest
 
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.kernel import fault_injection
 from fixtures.guest.net import flowtable
-from fixtures.guest.pytest_plugin.fixtures import Connect, describe, require_faults
+from fixtures.guest.pytest_plugin.plugin_api import Connect, describe, require_faults
 from fixtures.guest.topology.client_router_server import Plan, Router
 from fixtures.guest.traffic.connections import UDP_PROTOCOL, Connection, flow_of
 
-FLOWS = 40
-"""More than a hash table takes that cannot grow (two tuples each), less than two tables take."""
+FLOW_COUNT = 40
+"""More flows (two tuples each) than one hash table takes without growing, fewer than two do."""
 
 
-def _found(flowmap: int, router: Router, talk: Connection) -> bool:
-    """Whether the map has both directions of a connection; it must not have one only."""
-    entry = talk.entry()
-    assert entry is not None
-    there, back = (bpf.found(flowmap, key) is not None for key in flow_of(router, entry).keys)
-    assert there == back, "half a flow"
-    return there
+def _mirrored(flowmap: int, router: Router, conn: Connection) -> bool:
+    """Return whether the map has a connection's flow; it must have both directions or none."""
+    ct_entry = conn.entry()
+    assert ct_entry is not None
+    original, reply = (
+        bpf.found(flowmap, key) is not None for key in flow_of(router, ct_entry).keys
+    )
+    assert original == reply, "only one direction is mirrored"
+    return original
 
 
-def _talks(connect: Connect, versions: tuple[int, ...]) -> list[Connection]:
-    """Connections with a few messages each, while no hash table can grow."""
-    talks = [
+def _exchange_without_growth(connect: Connect, versions: tuple[int, ...]) -> list[Connection]:
+    """Open connections and exchange a few packets on each while no hash table can grow."""
+    conns = [
         connect(UDP_PROTOCOL, versions[number % len(versions)], server_port=7000 + number)
-        for number in range(FLOWS)
+        for number in range(FLOW_COUNT)
     ]
     with fault_injection.without(fault_injection.LARGER_HASH_TABLE):
-        for talk in talks:
+        for conn in conns:
             for _ in range(3):
-                talk.exchange()
-    return talks
+                conn.exchange()
+    return conns
 
 
 @pytest.fixture(autouse=True)
-def _faults() -> None:
+def _require_fault_injection() -> None:
     require_faults()
 
 
@@ -47,15 +49,16 @@ def _faults() -> None:
 def test_snoop_table_that_cannot_grow_misses_flows(
     own_router: Router, own_connection: Connect, own_flowmap: int
 ) -> None:
+    """A snoop table that cannot grow counts missed flows; the source tables have every flow."""
     flowtable.create_snoop("spy", "all", own_router.namespace)
-    talks = _talks(own_connection, (4, 6))
+    conns = _exchange_without_growth(own_connection, (4, 6))
     held, missed = flowtable.snooped("spy", "all", own_router.namespace)
     assert held > 0
     assert missed > 0
-    assert held + missed == FLOWS
-    assert all(talk.offloaded() for talk in talks)
-    # A map's is a table of its own, as full as the other.
-    assert sum(_found(own_flowmap, own_router, talk) for talk in talks) == held
+    assert held + missed == FLOW_COUNT
+    assert all(conn.offloaded() for conn in conns)
+    # The map has its own hash table, which is as full as the snoop table's.
+    assert sum(_mirrored(own_flowmap, own_router, conn) for conn in conns) == held
 
     own_connection(UDP_PROTOCOL, 4, server_port=6999).offloaded()
     assert flowtable.snooped("spy", "all", own_router.namespace) == (held + 1, missed)
@@ -66,16 +69,17 @@ def test_snoop_table_that_cannot_grow_misses_flows(
 def test_flows_of_a_table_that_cannot_grow_are_in_no_copy(
     own_router: Router, own_connection: Connect, own_flowmap: int
 ) -> None:
+    """Flows that a full source table refuses are neither mirrored nor counted as missed."""
     flowtable.create_snoop("spy", "all", own_router.namespace)
-    talks = _talks(own_connection, (4,))
+    conns = _exchange_without_growth(own_connection, (4,))
     held, missed = flowtable.snooped("spy", "all", own_router.namespace)
-    assert 0 < held < FLOWS
+    assert 0 < held < FLOW_COUNT
     assert missed == 0
-    offloaded = [(entry := talk.entry()) is not None and entry.offloaded for talk in talks]
+    offloaded = [(ct_entry := conn.entry()) is not None and ct_entry.offloaded for conn in conns]
     assert sum(offloaded) == held
-    assert [_found(own_flowmap, own_router, talk) for talk in talks] == offloaded
+    assert [_mirrored(own_flowmap, own_router, conn) for conn in conns] == offloaded
 
-    for talk in talks:
-        flow = talk.offloaded()
+    for conn in conns:
+        flow = conn.offloaded()
         assert [bpf.lookup(own_flowmap, key).dir for key in flow.keys] == [0, 1]
-    assert flowtable.snooped("spy", "all", own_router.namespace) == (FLOWS, 0)
+    assert flowtable.snooped("spy", "all", own_router.namespace) == (FLOW_COUNT, 0)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A SYN on a connection that is closing: the flow table gives the flow up at that packet."""
+"""A SYN on a closing connection: the flow table tears the flow down at that packet."""
 
 import pytest
 
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.bpf.map_readers import Asker, Readers
-from fixtures.guest.pytest_plugin.fixtures import Connect, Load
+from fixtures.guest.pytest_plugin.plugin_api import Connect, Load
 from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic.connections import TCP_PROTOCOL, frame, send_frames
 
@@ -21,21 +21,22 @@ def test_flow_is_missed_once_a_syn_reopens_its_connection(
     version: int,
     opener: str,
 ) -> None:
-    talk = own_connection(TCP_PROTOCOL, version)
-    flow = talk.offloaded()
+    """A closing flow is found until a SYN reopens the connection, and is a miss from then on."""
+    conn = own_connection(TCP_PROTOCOL, version)
+    flow = conn.offloaded()
     readers = Readers((own_flowmap,), Asker(load("lookup_probe", own_flowmap, "by_xdp"), "by_xdp"))
-    talk.finish()
-    assert talk.server.recv(1) == b""
-    # A program forwards another packet, which does not take the FIN back.
+    conn.finish()
+    assert conn.server.recv(1) == b""
+    # The program's lookups refresh the flow, which does not clear its closing state.
     readers.expect_found(flow)
 
     if opener == "client":
-        sender, receiver, side = own_router.client, own_router.inside, talk.tuple
+        sender, receiver, side = own_router.client, own_router.inside, conn.tuple
     else:
-        sender, receiver, side = own_router.server, own_router.outside, talk.tuple.reversed()
+        sender, receiver, side = own_router.server, own_router.outside, conn.tuple.reversed()
     send_frames(sender, [frame(sender, receiver, side, payload=b"", flags="S")])
-    # The entry is in the tables until garbage collection comes round.
+    # The entry stays in the tables until garbage collection removes it.
     assert [bpf.found(own_flowmap, key) for key in flow.keys] == [None, None]
     readers.expect_missed(flow)
-    entry = talk.entry()
-    assert entry is None or not entry.offloaded
+    ct_entry = conn.entry()
+    assert ct_entry is None or not ct_entry.offloaded

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A flow that ends: found before, missed at once when its table stops serving it."""
+"""Flow teardown: found before, a miss as soon as the source table stops serving the flow."""
 
 import socket
 from collections.abc import Callable, Sequence
@@ -11,19 +11,19 @@ from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.bpf.map_readers import Asker, Readers
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.net import conntrack, netlink, netns, nftables, rtnetlink
-from fixtures.guest.pytest_plugin.fixtures import Connect, Flowmap, Load
+from fixtures.guest.pytest_plugin.plugin_api import Connect, Flowmap, Load
 from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic import flow_teardown
 from fixtures.guest.traffic.connections import TCP_PROTOCOL, UDP_PROTOCOL, Connection, Flow
 
-TCP_ENDS: tuple[flow_teardown.End, ...] = (
+TCP_TEARDOWNS: tuple[flow_teardown.End, ...] = (
     flow_teardown.finish,
     flow_teardown.server_finish,
     flow_teardown.reset,
     flow_teardown.server_reset,
     flow_teardown.silence,
 )
-ENDS: tuple[flow_teardown.End, ...] = (
+TEARDOWNS: tuple[flow_teardown.End, ...] = (
     flow_teardown.conntrack_delete,
     flow_teardown.conntrack_flush,
     flow_teardown.flowtable_delete,
@@ -36,162 +36,185 @@ ENDS: tuple[flow_teardown.End, ...] = (
     flow_teardown.route_change,
     flow_teardown.reload,
 )
-# A stale route has a test of its own, below: over IPv6 it is not one for both directions.
-IPV6_ENDS = (
+# A stale IPv6 route has its own test below: it is stale in one direction only.
+IPV6_TEARDOWNS = (
     flow_teardown.conntrack_delete,
     flow_teardown.device_down,
     flow_teardown.device_delete,
     flow_teardown.reload,
 )
 
-Watch = Callable[[Flow], Readers]
+ReadersFactory = Callable[[Flow], Readers]
 
-_SOON = 60
+_MINUTE = 60
 _HOUR = 3600
-_MORE = b"and one thing more"
+_PAYLOAD = b"and one thing more"
 
 
-def _each(name: str, protocol: int, version: int, listed: Sequence[flow_teardown.End]) -> list[Any]:
-    """One case for each end, of flows of one kind."""
-    return [pytest.param(protocol, version, end, id=f"{name}-{end.__name__}") for end in listed]
+def _teardown_cases(
+    name: str, protocol: int, version: int, teardowns: Sequence[flow_teardown.End]
+) -> list[Any]:
+    """Return one test case for each teardown, with flows of one kind."""
+    return [
+        pytest.param(protocol, version, teardown, id=f"{name}-{teardown.__name__}")
+        for teardown in teardowns
+    ]
 
 
-def _no_longer_served(talk: Connection) -> bool:
-    """By conntrack.
+def _no_longer_offloaded(conn: Connection) -> bool:
+    """Return whether conntrack says that the flow is no longer offloaded.
 
-    IPS_OFFLOAD alone does not say it: the end of a stale flow may take it from the next one
-    (docs/findings.md), whose entry has its day of life nevertheless (NF_CT_DAY in
-    ``flow_offload_add()``).  Of UDP no other entry has.
+    IPS_OFFLOAD alone does not tell: the teardown of a stale flow may clear it for the flow that
+    follows (docs/findings.md).  That flow's entry has a timeout of a day nevertheless (NF_CT_DAY in
+    ``flow_offload_add()``), which no other UDP entry has.
     """
-    entry = talk.entry()
-    if entry is None or entry.offloaded:
-        return entry is None
-    return talk.tuple.protocol != UDP_PROTOCOL or (entry.timeout or 0) < _HOUR
+    ct_entry = conn.entry()
+    if ct_entry is None or ct_entry.offloaded:
+        return ct_entry is None
+    return conn.tuple.protocol != UDP_PROTOCOL or (ct_entry.timeout or 0) < _HOUR
 
 
-def _directions(fd: int, flow: Flow) -> list[int | None]:
+def _lookup_directions(fd: int, flow: Flow) -> list[int | None]:
+    """Return the direction that each key's lookup finds, or None for a miss."""
     values = [bpf.found(fd, key) for key in flow.keys]
     return [None if value is None else int(value.dir) for value in values]
 
 
 @pytest.fixture
-def watch(own_router: Router, own_flowmap: int, make_flowmap: Flowmap, load: Load) -> Watch:
-    """Expects every reader to see a flow, and gives them to be asked again.
+def readers_of(
+    own_router: Router, own_flowmap: int, make_flowmap: Flowmap, load: Load
+) -> ReadersFactory:
+    """Return a factory that checks that every reader finds a flow, and returns the readers.
 
-    There are two maps: one heard of the flow as it came, the other found it there.
+    The readers are a program and two maps: one mirrored the flow when it was added, the other in
+    its initial walk.
     """
-    asker = Asker(load("lookup_probe", own_flowmap, "by_xdp"), "by_xdp")
+    prog_reader = Asker(load("lookup_probe", own_flowmap, "by_xdp"), "by_xdp")
 
-    def found(flow: Flow) -> Readers:
-        readers = Readers((own_flowmap, make_flowmap(own_router.namespace)), asker)
+    def checked_readers(flow: Flow) -> Readers:
+        readers = Readers((own_flowmap, make_flowmap(own_router.namespace)), prog_reader)
         readers.expect_found(flow)
         return readers
 
-    return found
+    return checked_readers
 
 
 @pytest.mark.clause("SN-6")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
-@pytest.mark.parametrize("end", TCP_ENDS, ids=lambda end: end.__name__)
+@pytest.mark.parametrize("teardown", TCP_TEARDOWNS, ids=lambda teardown: teardown.__name__)
 def test_closed_connection_is_missed(
-    own_router: Router, own_connection: Connect, watch: Watch, end: flow_teardown.End, version: int
+    own_router: Router,
+    own_connection: Connect,
+    readers_of: ReadersFactory,
+    teardown: flow_teardown.End,
+    version: int,
 ) -> None:
-    talk = own_connection(TCP_PROTOCOL, version)
-    flow = talk.offloaded()
-    readers = watch(flow)
+    """A TCP flow is a miss once its source table stops serving it after FIN, RST or a timeout."""
+    conn = own_connection(TCP_PROTOCOL, version)
+    flow = conn.offloaded()
+    readers = readers_of(flow)
 
-    # A FIN or RST only marks a flow; its table serves it until it expires (or a SYN comes).
-    # Not before everybody has seen it: the kernel's clock does not wait for a slow machine.
+    # A FIN or RST only marks a flow as closing; its table serves it until it expires or a SYN
+    # arrives.  Shorten the timeout only after the readers' check, which a slow machine delays.
     netns.set_sysctls(own_router.namespace, {"netfilter/nf_flowtable_tcp_timeout": 2})
-    talk.exchange()
-    end(talk, own_router)
-    wait_for("the flow table to stop serving the flow", lambda: _no_longer_served(talk))
+    conn.exchange()
+    teardown(conn, own_router)
+    wait_for("the flow table to stop serving the flow", lambda: _no_longer_offloaded(conn))
     readers.expect_missed(flow)
-    # A connection whose FIN or RST the table has seen is given up soon (TCP_CONNTRACK_CLOSE),
-    # one that was only silent in days.
-    entry = talk.entry()
-    given_up = entry is None or (entry.timeout is not None and entry.timeout < _SOON)
-    assert given_up == (end is not flow_teardown.silence)
+    # conntrack drops a connection soon after FIN or RST (TCP_CONNTRACK_CLOSE), an idle one after
+    # days.
+    ct_entry = conn.entry()
+    expires_soon = ct_entry is None or (ct_entry.timeout is not None and ct_entry.timeout < _MINUTE)
+    assert expires_soon == (teardown is not flow_teardown.silence)
 
 
-def client_half(talk: Connection) -> tuple[socket.socket, socket.socket]:
-    """The client has nothing more to send; the server has."""
-    talk.client.shutdown(socket.SHUT_WR)
-    return talk.server, talk.client
+def client_shutdown_wr(conn: Connection) -> tuple[socket.socket, socket.socket]:
+    """Close the client's sending direction; return the remaining sender and its receiver."""
+    conn.client.shutdown(socket.SHUT_WR)
+    return conn.server, conn.client
 
 
-def server_half(talk: Connection) -> tuple[socket.socket, socket.socket]:
-    """The server has nothing more to send; the client has."""
-    talk.server.shutdown(socket.SHUT_WR)
-    return talk.client, talk.server
+def server_shutdown_wr(conn: Connection) -> tuple[socket.socket, socket.socket]:
+    """Close the server's sending direction; return the remaining sender and its receiver."""
+    conn.server.shutdown(socket.SHUT_WR)
+    return conn.client, conn.server
 
 
 @pytest.mark.clause("SN-6", "SN-5")
-@pytest.mark.parametrize("half", [client_half, server_half], ids=lambda half: half.__name__)
+@pytest.mark.parametrize(
+    "half_close",
+    [client_shutdown_wr, server_shutdown_wr],
+    ids=lambda half_close: half_close.__name__,
+)
 def test_half_closed_connection_is_found_as_long_as_it_is_served(
     own_router: Router,
     own_connection: Connect,
-    watch: Watch,
-    half: Callable[[Connection], tuple[socket.socket, socket.socket]],
+    readers_of: ReadersFactory,
+    half_close: Callable[[Connection], tuple[socket.socket, socket.socket]],
 ) -> None:
-    talk = own_connection(TCP_PROTOCOL, 4)
-    flow = talk.offloaded()
-    readers = watch(flow)
+    """A half-closed TCP flow is found while it is offloaded, and a miss after the second FIN."""
+    conn = own_connection(TCP_PROTOCOL, 4)
+    flow = conn.offloaded()
+    readers = readers_of(flow)
 
-    sender, receiver = half(talk)
+    sender, receiver = half_close(conn)
     assert sender.recv(1) == b""
     for _ in range(3):
-        sender.sendall(_MORE)
-        assert receiver.recv(len(_MORE)) == _MORE
-        assert not _no_longer_served(talk)
+        sender.sendall(_PAYLOAD)
+        assert receiver.recv(len(_PAYLOAD)) == _PAYLOAD
+        assert not _no_longer_offloaded(conn)
         readers.expect_found(flow)
 
-    # The FIN of the other half is the last packet but for its acknowledgement.
+    # Only the acknowledgement follows the second FIN.
     netns.set_sysctls(own_router.namespace, {"netfilter/nf_flowtable_tcp_timeout": 2})
     sender.shutdown(socket.SHUT_WR)
     assert receiver.recv(1) == b""
-    wait_for("the flow table to stop serving the flow", lambda: _no_longer_served(talk))
+    wait_for("the flow table to stop serving the flow", lambda: _no_longer_offloaded(conn))
     readers.expect_missed(flow)
 
 
 @pytest.mark.clause("SN-6")
 @pytest.mark.parametrize(
-    ("protocol", "version", "end"),
+    ("protocol", "version", "teardown"),
     [
-        *_each("tcp", TCP_PROTOCOL, 4, ENDS),
-        *_each("udp", UDP_PROTOCOL, 4, ENDS),
-        *_each("udp6", UDP_PROTOCOL, 6, IPV6_ENDS),
+        *_teardown_cases("tcp", TCP_PROTOCOL, 4, TEARDOWNS),
+        *_teardown_cases("udp", UDP_PROTOCOL, 4, TEARDOWNS),
+        *_teardown_cases("udp6", UDP_PROTOCOL, 6, IPV6_TEARDOWNS),
     ],
 )
 def test_ended_flow_is_missed_at_once(
     own_router: Router,
     own_connection: Connect,
-    watch: Watch,
-    end: flow_teardown.End,
+    readers_of: ReadersFactory,
+    teardown: flow_teardown.End,
     protocol: int,
     version: int,
 ) -> None:
-    talk = own_connection(protocol, version)
-    flow = talk.offloaded()
-    readers = watch(flow)
-    end(talk, own_router)
+    """A flow is a miss for every reader immediately after its teardown."""
+    conn = own_connection(protocol, version)
+    flow = conn.offloaded()
+    readers = readers_of(flow)
+    teardown(conn, own_router)
     readers.expect_missed(flow)
 
 
 @pytest.mark.clause("SN-6")
 def test_direction_with_a_stale_route_is_missed_at_once(
-    own_router: Router, own_flowmap: int, own_connection: Connect, watch: Watch
+    own_router: Router, own_flowmap: int, own_connection: Connect, readers_of: ReadersFactory
 ) -> None:
-    """IPv6 knows which routes a change concerns; with IPv4 all are looked at again."""
-    talk = own_connection(UDP_PROTOCOL, 6)
-    flow = talk.offloaded()
-    readers = watch(flow)
-    flow_teardown.route_change(talk, own_router)
-    there, back = _directions(own_flowmap, flow)
-    assert there is None
-    # The table forwards the answers until its garbage collection looks at both directions.
-    assert back == 1 or _no_longer_served(talk)
-    wait_for("the flow table to stop serving the flow", lambda: _no_longer_served(talk))
+    """The direction with a stale route is a miss at once; the other one is served until GC runs.
+
+    IPv6 invalidates only the routes that a change affects; IPv4 invalidates all.
+    """
+    conn = own_connection(UDP_PROTOCOL, 6)
+    flow = conn.offloaded()
+    readers = readers_of(flow)
+    flow_teardown.route_change(conn, own_router)
+    original, reply = _lookup_directions(own_flowmap, flow)
+    assert original is None
+    # The table forwards replies until garbage collection checks both directions.
+    assert reply == 1 or _no_longer_offloaded(conn)
+    wait_for("the flow table to stop serving the flow", lambda: _no_longer_offloaded(conn))
     readers.expect_missed(flow)
 
 
@@ -203,24 +226,24 @@ def mtu_change(router: Router) -> None:
 
 
 def neighbour_change(router: Router) -> None:
-    """ip neigh replace: the server has another station."""
+    """ip neigh replace: give the server another neighbour entry."""
     host = router.server.addresses[4]
     moved = rtnetlink.neighbour(router.outside.index, host, router.server.mac)
     netlink.transact(netlink.NETLINK_ROUTE, [moved], router.namespace)
 
 
-def hook_removal(router: Router) -> None:
-    """nft delete flowtable ... devices: r1 no longer feeds the table."""
+def flowtable_device_removal(router: Router) -> None:
+    """nft delete flowtable ... devices: remove the table's hook on r1."""
     nftables.run("delete flowtable inet fw ft { devices = { r1 }; }", router.namespace)
 
 
 def table_flush(router: Router) -> None:
-    """nft flush table: the rules go, the flow table stays and serves what it has."""
+    """nft flush table: delete the rules; the flow table stays and serves its flows."""
     nftables.run("flush table inet fw", router.namespace)
 
 
 def address_change(router: Router) -> None:
-    """ip addr add: every cached route is looked at again."""
+    """ip addr add: invalidate every cached route."""
     netlink.transact(
         netlink.NETLINK_ROUTE,
         [rtnetlink.address(router.outside.index, "198.51.100.99", 32)],
@@ -231,7 +254,7 @@ def address_change(router: Router) -> None:
 @pytest.mark.clause("SN-6", "FM-12")
 @pytest.mark.parametrize(
     "change",
-    [mtu_change, neighbour_change, hook_removal, table_flush, address_change],
+    [mtu_change, neighbour_change, flowtable_device_removal, table_flush, address_change],
     ids=lambda change: change.__name__,
 )
 def test_map_follows_its_source_through_changes(
@@ -240,49 +263,54 @@ def test_map_follows_its_source_through_changes(
     own_connection: Connect,
     change: Callable[[Router], None],
 ) -> None:
-    """Whether such a change ends a flow is the flow table's to decide, not ours."""
-    talk = own_connection(UDP_PROTOCOL, 4)
-    flow = talk.offloaded()
+    """After a configuration change the map has the flow only while the source table serves it.
+
+    Whether the change ends the flow is decided by the source table, not by the test.
+    """
+    conn = own_connection(UDP_PROTOCOL, 4)
+    flow = conn.offloaded()
     change(own_router)
     for _ in range(3):
-        served = not _no_longer_served(talk)
+        offloaded = not _no_longer_offloaded(conn)
         found = [bpf.found(own_flowmap, key) is not None for key in flow.keys]
-        # A table gives a flow with a stale route up at its next packet; the map is earlier.
-        assert served or found == [False, False]
-        talk.exchange()
+        # A table tears down a flow with a stale route at its next packet; the map misses before.
+        assert offloaded or found == [False, False]
+        conn.exchange()
 
     def found_again() -> bool:
-        talk.exchange()
-        return _directions(own_flowmap, flow) == [0, 1]
+        conn.exchange()
+        return _lookup_directions(own_flowmap, flow) == [0, 1]
 
-    # Not by IPS_OFFLOAD: garbage collection of the stale flow may clear it (docs/findings.md).
-    wait_for("the flow to be there again, or still", found_again)
+    # IPS_OFFLOAD is no criterion: GC of the stale flow may clear it (docs/findings.md).
+    wait_for("the flow to be found again or still", found_again)
 
 
 @pytest.mark.clause("SN-6", "SN-4")
 def test_connection_reopened_on_the_same_ports_is_a_new_flow(
     own_router: Router, own_flowmap: int, own_connection: Connect
 ) -> None:
+    """A TCP connection reopened on the same ports is one new flow; the old entry is removed."""
     first = own_connection(TCP_PROTOCOL, 4, client_port=40000)
     before = first.offloaded()
     first.reset()
     first.server.close()
-    # The flow that the RST marked is torn down by the SYN.
+    # The SYN tears down the flow that the RST marked as closing.
     after = own_connection(TCP_PROTOCOL, 4, client_port=40000).offloaded()
     assert bytes(after.original) == bytes(before.original)
-    assert _directions(own_flowmap, after) == [0, 1]
+    assert _lookup_directions(own_flowmap, after) == [0, 1]
     assert len(conntrack.offloaded(own_router.namespace)) == 1
     assert len(list(bpf.keys(own_flowmap))) == 2
 
 
 @pytest.mark.clause("SN-6", "SN-4")
 def test_same_connection_is_found_again(
-    own_router: Router, own_connection: Connect, watch: Watch
+    own_router: Router, own_connection: Connect, readers_of: ReadersFactory
 ) -> None:
-    talk = own_connection(UDP_PROTOCOL, 4)
+    """A connection that is offloaded again after a flush is found again by every reader."""
+    conn = own_connection(UDP_PROTOCOL, 4)
     for _ in range(3):
-        flow = talk.offloaded()
-        readers = watch(flow)
+        flow = conn.offloaded()
+        readers = readers_of(flow)
         conntrack.flush(own_router.namespace)
         readers.expect_missed(flow)
 
@@ -291,9 +319,10 @@ def test_same_connection_is_found_again(
 def test_end_of_one_flow_leaves_the_others(
     own_router: Router, own_flowmap: int, own_connection: Connect
 ) -> None:
-    talks = [own_connection(UDP_PROTOCOL, 4, server_port=7000 + number) for number in range(4)]
-    flows = [talk.offloaded() for talk in talks]
-    for gone in range(4):
-        conntrack.delete(talks[gone].tuple, own_router.namespace)
+    """Deleting one flow leaves the others in the map."""
+    conns = [own_connection(UDP_PROTOCOL, 4, server_port=7000 + number) for number in range(4)]
+    flows = [conn.offloaded() for conn in conns]
+    for deleted in range(4):
+        conntrack.delete(conns[deleted].tuple, own_router.namespace)
         found = [bpf.found(own_flowmap, flow.original) is not None for flow in flows]
-        assert found == [number > gone for number in range(4)]
+        assert found == [number > deleted for number in range(4)]

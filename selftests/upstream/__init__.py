@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Upstream's own tests: the scripts of the kernel tree, run as they are."""
+"""The kernel tree's own selftests of this area, run unmodified."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Flow tables, NAT and conntrack by their authors' scripts: net/netfilter of the selftests."""
+"""Kernel selftests of flowtables, NAT and conntrack: scripts of net/netfilter."""
 
 from dataclasses import dataclass
 
@@ -7,35 +7,36 @@ import pytest
 
 from fixtures.guest.runtime import kselftest_runner
 
-_MARGIN = 20  # seconds between a script's own deadline and the test's
+_DEADLINE_MARGIN = 20  # seconds from the script's timeout to the test's deadline
 
 
 @dataclass(frozen=True)
 class Script:
-    """A script and how it is called.
+    """A kernel selftest script and its invocation.
 
     Attributes:
-        seconds: how long it may take, before scaling.
-        environment: the knobs that the script itself has.
+        timeout: seconds that the script may take, before scaling.
+        environment: variables that the script itself reads.
     """
 
     name: str
-    seconds: float
+    timeout: float
     arguments: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        return " ".join((self.name, *self.arguments))
+        """The parameter id: name and arguments without spaces."""
+        return "".join((self.name, *self.arguments))
 
 
 SCRIPTS = (
-    # Without arguments the script calls itself again with MTUs and a file size drawn by
-    # lot, which two kernels cannot be compared by: hence its defaults, and a second set.
+    # Without arguments the script draws random MTUs and file sizes, and two kernels could not
+    # be compared. So it gets its default values, and a second set of values.
     Script("nft_flowtable.sh", 200, ("-o", "9000", "-l", "1500", "-r", "2000")),
     Script("nft_flowtable.sh", 200, ("-o", "12000", "-l", "3000", "-r", "5000", "-s", "1000000")),
     Script("nft_nat.sh", 200),
     Script("nft_nat_zones.sh", 200),
-    # The traffic and the renaming go on for 8/10 of this.
+    # The script sends traffic and renames devices for 8/10 of kselftest_timeout.
     Script("nft_interface_stress.sh", 100, environment=(("kselftest_timeout", "30"),)),
     Script("nft_offload.sh", 100),
     Script("conntrack_clash.sh", 100),
@@ -54,14 +55,17 @@ SCRIPTS = (
 @pytest.mark.parametrize(
     "script",
     [
-        pytest.param(script, id=str(script), marks=pytest.mark.deadline(script.seconds + _MARGIN))
+        pytest.param(
+            script, id=str(script), marks=pytest.mark.deadline(script.timeout + _DEADLINE_MARGIN)
+        )
         for script in SCRIPTS
     ],
 )
 def test_script(script: Script) -> None:
+    """A script of the kernel tree's net/netfilter selftests passes."""
     kselftest_runner.run(
         "net/netfilter",
         (f"./{script.name}", *script.arguments),
-        script.seconds,
+        script.timeout,
         dict(script.environment),
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""tools/testing/selftests/tc-testing: the action ct, by tdc.py."""
+"""Kernel selftests of the tc action ct: tools/testing/selftests/tc-testing."""
 
 import contextlib
 import shutil
@@ -10,21 +10,23 @@ import pytest
 from fixtures.guest.kernel import modules
 from fixtures.guest.runtime import kselftest_runner
 
-_SECONDS = 100
+_TIMEOUT = 100  # seconds
 
-# tdc.py's own place for a machine that has its programs elsewhere.
-_LOCAL = "EXTRA_NAMES = {names!r}\n"
+# tdc.py reads the paths of its programs from tdc_config_local.py.
+_LOCAL_CONFIG = "EXTRA_NAMES = {programs!r}\n"
 
 
 @pytest.mark.clause("UP-1")
-@pytest.mark.deadline(_SECONDS + 20)
+@pytest.mark.deadline(_TIMEOUT + 20)
 def test_action_ct() -> None:
+    """tdc.py passes its tests of category ct."""
     folder = kselftest_runner.FOLDER / "tc-testing"
     if not (folder / "tdc.py").exists():
         pytest.skip("the tree has no tc-testing/tdc.py")
-    names = {name.upper(): shutil.which(name) for name in ("tc", "ip", "ethtool")}
-    (folder / "tdc_config_local.py").write_text(_LOCAL.format(names=names))
-    # Loaded because tdc.py adds a device of its kind, it makes two more that nobody removes.
+    programs = {name.upper(): shutil.which(name) for name in ("tc", "ip", "ethtool")}
+    (folder / "tdc_config_local.py").write_text(_LOCAL_CONFIG.format(programs=programs))
+    # tdc.py adds an ifb device. That would load ifb with its default of two more devices, which
+    # tdc.py does not remove.
     with contextlib.suppress(FileNotFoundError, FileExistsError):
         modules.load("ifb", "numifbs=0")
-    kselftest_runner.run("tc-testing", (sys.executable, "./tdc.py", "-c", "ct"), _SECONDS)
+    kselftest_runner.run("tc-testing", (sys.executable, "./tdc.py", "-c", "ct"), _TIMEOUT)

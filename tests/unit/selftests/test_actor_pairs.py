@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Every pair of the contract's actors has a test or a reason, and the document says which."""
+"""Race matrix: every pair of the contract's actors has a test or a reason, in docs/races.md too."""
 
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def _matrix() -> str:
-    """The table of docs/races.md."""
+    """Return the table that docs/races.md must contain."""
     names, tested = list(ACTORS), set(pairs())
     lines = ["| | " + " | ".join(str(number) for number in range(1, len(names) + 1)) + " |"]
     lines.append("|---" * (len(names) + 1) + "|")
@@ -21,16 +21,19 @@ def _matrix() -> str:
     return "\n".join(lines)
 
 
-def test_every_pair_has_a_test_or_a_reason() -> None:
-    every = list(combinations_with_replacement(ACTORS, 2))
-    assert sorted(pairs() + list(ELSEWHERE)) == sorted(every)
+def test_actor_pairs_are_tested_or_excluded_with_reason() -> None:
+    """Every pair is either tested or excluded with a reason."""
+    all_pairs = list(combinations_with_replacement(ACTORS, 2))
+    assert sorted(pairs() + list(ELSEWHERE)) == sorted(all_pairs)
     assert all(ELSEWHERE.values())
 
 
-def test_answers_are_of_actors_that_there_are() -> None:
-    named = {*ANSWERS, *(name for pair in (*AGAINST, *ELSEWHERE) for name in pair)}
-    assert named <= set(ACTORS)
+def test_outcome_tables_name_existing_actors_only() -> None:
+    """The tables of outcomes and of excluded pairs name existing actors only."""
+    named_actors = {*ANSWERS, *(name for pair in (*AGAINST, *ELSEWHERE) for name in pair)}
+    assert named_actors <= set(ACTORS)
 
 
-def test_document_has_the_matrix() -> None:
+def test_races_document_contains_matrix() -> None:
+    """docs/races.md contains the matrix that follows from the actors."""
     assert _matrix() in (ROOT / "docs/races.md").read_text(), f"docs/races.md lacks\n{_matrix()}"

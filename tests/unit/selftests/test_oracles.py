@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The models that the kernel is held against, by examples worked out by hand."""
+"""The oracles and the reference model, checked by examples worked out by hand."""
 
 import errno
 import mmap
@@ -14,58 +14,82 @@ from selftests.model.flowtable_oracle import Known, Request
 from selftests.model.map_create_oracle import F_TOKEN_FD, FILE, NOTHING, READABLE, UNMAPPED
 from selftests.model.reference_model import TCP, UDP, Flow, Map, Space, World
 
-BOTH = F_RDONLY_PROG | F_RDONLY | F_WRONLY
-TOKEN = F_RDONLY_PROG | F_TOKEN_FD
+RDONLY_AND_WRONLY = F_RDONLY_PROG | F_RDONLY | F_WRONLY
+WITH_TOKEN_FD = F_RDONLY_PROG | F_TOKEN_FD
 
 
 @pytest.mark.parametrize(
-    ("changed", "code"),
+    ("overrides", "code"),
     [
         ({}, 0),
         ({"key_size": 1}, errno.EINVAL),
         ({"btf_value_type_id": 1, "btf_fd": NOTHING}, errno.EBADF),
         ({"btf_value_type_id": 1, "btf_fd": NOTHING, "key_size": 1}, errno.EINVAL),
-        ({"btf_value_type_id": 1, "btf_fd": NOTHING, "map_flags": BOTH}, errno.EBADF),
+        ({"btf_value_type_id": 1, "btf_fd": NOTHING, "map_flags": RDONLY_AND_WRONLY}, errno.EBADF),
         ({"btf_value_type_id": 1, "btf_fd": FILE}, errno.EINVAL),
-        ({"map_flags": TOKEN, "map_token_fd": NOTHING, "key_size": 1}, errno.EBADF),
-        ({"map_flags": TOKEN, "map_token_fd": NOTHING, "map_extra": 1}, errno.EINVAL),
+        ({"map_flags": WITH_TOKEN_FD, "map_token_fd": NOTHING, "key_size": 1}, errno.EBADF),
+        ({"map_flags": WITH_TOKEN_FD, "map_token_fd": NOTHING, "map_extra": 1}, errno.EINVAL),
         ({"excl_prog_hash": UNMAPPED, "excl_prog_hash_size": 32}, errno.EFAULT),
         ({"excl_prog_hash": UNMAPPED}, errno.EINVAL),
         ({"excl_prog_hash": READABLE, "excl_prog_hash_size": 32}, 0),
     ],
-    ids=str,
+    ids=[
+        "valid",
+        "key-size",
+        "bad-btf-fd",
+        "key-size-before-bad-btf-fd",
+        "bad-btf-fd-before-access-flags",
+        "btf-fd-of-other-file",
+        "bad-token-fd-before-key-size",
+        "map-extra-before-bad-token-fd",
+        "hash-unmapped",
+        "hash-without-size",
+        "hash-readable",
+    ],
 )
-def test_first_mistake_of_a_creation_is_told(
-    changed: dict[str, map_create_oracle.Attribute], code: int
+def test_map_create_several_errors_first_check_wins(
+    overrides: dict[str, map_create_oracle.Attribute], code: int
 ) -> None:
-    assert map_create_oracle.answer(map_create_oracle.Request(changed))[0] == code
+    """The first failing check gives BPF_MAP_CREATE's errno."""
+    assert map_create_oracle.answer(map_create_oracle.Request(overrides))[0] == code
 
 
-def test_capabilities_come_between_what_needs_a_type_and_what_does_not() -> None:
-    def refused(**changed: map_create_oracle.Attribute) -> int:
-        return map_create_oracle.answer(map_create_oracle.Request(changed, privileged=False))[0]
+def test_map_create_eperm_precedes_map_type_checks_only() -> None:
+    """EPERM precedes the checks of the map type, and follows those that need no type."""
 
-    assert refused() == refused(key_size=1) == refused(map_flags=0) == errno.EPERM
-    assert refused(map_extra=1) == refused(map_ifindex=1) == errno.EINVAL
+    def unprivileged_errno(**overrides: map_create_oracle.Attribute) -> int:
+        return map_create_oracle.answer(map_create_oracle.Request(overrides, privileged=False))[0]
 
-
-def test_what_is_beyond_the_size_is_not_seen() -> None:
-    cut = map_create_oracle.offset("btf_vmlinux_value_type_id")
     assert (
-        map_create_oracle.answer(map_create_oracle.Request({"btf_vmlinux_value_type_id": 1}, cut))[
-            0
-        ]
+        unprivileged_errno()
+        == unprivileged_errno(key_size=1)
+        == unprivileged_errno(map_flags=0)
+        == errno.EPERM
+    )
+    assert unprivileged_errno(map_extra=1) == unprivileged_errno(map_ifindex=1) == errno.EINVAL
+
+
+def test_map_create_fields_beyond_size_ignored() -> None:
+    """Fields and non-zero bytes beyond the attribute size do not count."""
+    size_before_field = map_create_oracle.offset("btf_vmlinux_value_type_id")
+    assert (
+        map_create_oracle.answer(
+            map_create_oracle.Request({"btf_vmlinux_value_type_id": 1}, size_before_field)
+        )[0]
         == 0
     )
     assert (
         map_create_oracle.answer(
-            map_create_oracle.Request(size=map_create_oracle.offset("max_entries"))
+            map_create_oracle.Request(attr_size=map_create_oracle.offset("max_entries"))
         )[0]
         == errno.EINVAL
     )
-    assert map_create_oracle.answer(map_create_oracle.Request(stray=map_create_oracle.END))[0] == 0
     assert (
-        map_create_oracle.answer(map_create_oracle.Request(size=mmap.PAGESIZE + 1))[0]
+        map_create_oracle.answer(map_create_oracle.Request(nonzero_offset=map_create_oracle.END))[0]
+        == 0
+    )
+    assert (
+        map_create_oracle.answer(map_create_oracle.Request(attr_size=mmap.PAGESIZE + 1))[0]
         == errno.E2BIG
     )
 
@@ -79,38 +103,66 @@ ORDER = (Key.ORIGINAL, Key.REPLY)
         (OnElement(Command.MAP_LOOKUP_ELEM), 0),
         (OnElement(Command.MAP_LOOKUP_ELEM, key=Key.UNKNOWN, value=Memory.NULL), errno.ENOENT),
         (OnElement(Command.MAP_LOOKUP_ELEM, value=Memory.UNMAPPED), errno.EFAULT),
-        (OnElement(Command.MAP_LOOKUP_ELEM, Fd.WRITER, flags=1), errno.EPERM),
+        (OnElement(Command.MAP_LOOKUP_ELEM, Fd.MAP_WRONLY, flags=1), errno.EPERM),
         (OnElement(Command.MAP_UPDATE_ELEM, flags=1), errno.EOPNOTSUPP),
         (OnElement(Command.MAP_UPDATE_ELEM, flags=bpf_cmds_oracle.F_LOCK), errno.EINVAL),
         (OnElement(Command.MAP_UPDATE_ELEM, flags=1 << 32), errno.EINVAL),
-        (OnElement(Command.MAP_UPDATE_ELEM, Fd.READER), errno.EPERM),
+        (OnElement(Command.MAP_UPDATE_ELEM, Fd.MAP_RDONLY), errno.EPERM),
         (OnElement(Command.MAP_DELETE_ELEM), errno.EINVAL),
         (OnElement(Command.MAP_DELETE_ELEM, value=Memory.NULL), errno.EOPNOTSUPP),
         (OnElement(Command.MAP_GET_NEXT_KEY, key=Key.NULL), 0),
         (OnElement(Command.MAP_GET_NEXT_KEY, key=Key.REPLY), errno.ENOENT),
         (OnElement(Command.MAP_GET_NEXT_KEY, key=Key.RESERVED), errno.EINVAL),
-        (OnElement(Command.MAP_LOOKUP_AND_DELETE_ELEM, Fd.NOTHING, flags=1), errno.EINVAL),
+        (OnElement(Command.MAP_LOOKUP_AND_DELETE_ELEM, Fd.BAD_FD, flags=1), errno.EINVAL),
         (OnElement(Command.MAP_LOOKUP_AND_DELETE_ELEM), ENOTSUPP),
-        (OnElement(Command.MAP_FREEZE, Fd.READER, Key.NULL, Memory.NULL), ENOTSUPP),
+        (OnElement(Command.MAP_FREEZE, Fd.MAP_RDONLY, Key.NULL, Memory.NULL), ENOTSUPP),
         (OnBatch(Command.MAP_LOOKUP_BATCH), errno.ENOENT),
         (OnBatch(Command.MAP_LOOKUP_BATCH, count=2), 0),
         (OnBatch(Command.MAP_LOOKUP_BATCH, count=0, keys=Memory.NULL), 0),
-        (OnBatch(Command.MAP_LOOKUP_BATCH, start=Key.REPLY, keys=Memory.NULL), errno.ENOENT),
-        (OnBatch(Command.MAP_LOOKUP_BATCH, end=Memory.NULL), errno.EFAULT),
+        (OnBatch(Command.MAP_LOOKUP_BATCH, in_batch=Key.REPLY, keys=Memory.NULL), errno.ENOENT),
+        (OnBatch(Command.MAP_LOOKUP_BATCH, out_batch=Memory.NULL), errno.EFAULT),
         (OnBatch(Command.MAP_UPDATE_BATCH, keys=Memory.NULL), ENOTSUPP),
-        (OnBatch(Command.MAP_DELETE_BATCH, Fd.READER), errno.EPERM),
+        (OnBatch(Command.MAP_DELETE_BATCH, Fd.MAP_RDONLY), errno.EPERM),
     ],
-    ids=str,
+    ids=[
+        "lookup",
+        "lookup-unknown-key-before-value-null",
+        "lookup-value-unmapped",
+        "lookup-wronly-fd-before-flags",
+        "update",
+        "update-lock-flag",
+        "update-flags-above-32-bits",
+        "update-rdonly-fd",
+        "delete-with-value-field",
+        "delete",
+        "next-key-first",
+        "next-key-after-last",
+        "next-key-reserved-byte",
+        "lookup-and-delete-flags-before-bad-fd",
+        "lookup-and-delete",
+        "freeze-before-rdonly-fd",
+        "lookup-batch-to-the-end",
+        "lookup-batch-part",
+        "lookup-batch-count-0",
+        "lookup-batch-after-last",
+        "lookup-batch-out-batch-null",
+        "update-batch-before-keys-null",
+        "delete-batch-rdonly-fd",
+    ],
 )
-def test_first_mistake_of_a_command_is_told(request_: bpf_cmds_oracle.Request, code: int) -> None:
+def test_map_cmd_several_errors_first_check_wins(
+    request_: bpf_cmds_oracle.Request, code: int
+) -> None:
+    """The first failing check gives a map command's errno."""
     assert bpf_cmds_oracle.answer(request_, ORDER) == code
 
 
-def test_batch_hands_out_what_comes_behind_its_start() -> None:
+def test_lookup_batch_returns_keys_after_in_batch() -> None:
+    """BPF_MAP_LOOKUP_BATCH returns the keys after ``in_batch``, and none if it is unknown."""
     assert bpf_cmds_oracle.handed_out(OnBatch(Command.MAP_LOOKUP_BATCH), ORDER) == list(ORDER)
-    later = OnBatch(Command.MAP_LOOKUP_BATCH, start=Key.ORIGINAL, count=1)
-    assert bpf_cmds_oracle.handed_out(later, ORDER) == [Key.REPLY]
-    unknown = OnBatch(Command.MAP_LOOKUP_BATCH, start=Key.UNKNOWN)
+    second_key = OnBatch(Command.MAP_LOOKUP_BATCH, in_batch=Key.ORIGINAL, count=1)
+    assert bpf_cmds_oracle.handed_out(second_key, ORDER) == [Key.REPLY]
+    unknown = OnBatch(Command.MAP_LOOKUP_BATCH, in_batch=Key.UNKNOWN)
     assert bpf_cmds_oracle.handed_out(unknown, ORDER) == []
 
 
@@ -124,59 +176,81 @@ def test_batch_hands_out_what_comes_behind_its_start() -> None:
         (Request(flags=HW_OFFLOAD), 0),
         (Request(flags=HW_OFFLOAD, devices=("d0",)), errno.EOPNOTSUPP),
         (Request(flags=HW_OFFLOAD, devices=("d9",)), 0),
-        (Request(devices=("d1",), rival=True), errno.EEXIST),
-        (Request(devices=("d1",), rival=True, flags=SNOOP), 0),
-        (Request(before=Known()), errno.EEXIST),
-        (Request(before=Known(), exclusive=False, flags=SNOOP), errno.EOPNOTSUPP),
-        (Request(before=Known(SNOOP), exclusive=False), 0),
-        (Request(before=Known(), exclusive=False, flags=COUNTER), 0),
-        (Request(before=Known(), exclusive=False, priority=1), errno.EOPNOTSUPP),
+        (Request(devices=("d1",), d1_taken=True), errno.EEXIST),
+        (Request(devices=("d1",), d1_taken=True, flags=SNOOP), 0),
+        (Request(existing=Known()), errno.EEXIST),
+        (Request(existing=Known(), exclusive=False, flags=SNOOP), errno.EOPNOTSUPP),
+        (Request(existing=Known(SNOOP), exclusive=False), 0),
+        (Request(existing=Known(), exclusive=False, flags=COUNTER), 0),
+        (Request(existing=Known(), exclusive=False, priority=1), errno.EOPNOTSUPP),
         (Request(devices=("d0", "d0", flowtable_oracle.LONG)), errno.EEXIST),
     ],
-    ids=str,
+    ids=[
+        "snoop",
+        "snoop-with-counter",
+        "unknown-flag-before-missing-table",
+        "netdev-family-before-snoop-with-counter",
+        "hw-offload-no-device",
+        "hw-offload-device",
+        "hw-offload-missing-device",
+        "device-taken",
+        "device-taken-snoop",
+        "exists-exclusive",
+        "update-adds-snoop",
+        "update-snoop",
+        "update-adds-counter",
+        "update-priority",
+        "duplicate-device",
+    ],
 )
-def test_first_mistake_of_a_flow_table_is_told(request_: Request, code: int) -> None:
+def test_newflowtable_several_errors_first_check_wins(request_: Request, code: int) -> None:
+    """The first failing check gives NFT_MSG_NEWFLOWTABLE's errno."""
     assert flowtable_oracle.answer(request_) == code
 
 
-def test_update_adds_devices_and_an_abort_changes_nothing() -> None:
-    update = Request(before=Known(0, ("d0",)), exclusive=False, flags=COUNTER, devices=("d1",))
+def test_newflowtable_update_adds_devices_unless_aborted() -> None:
+    """An update adds flags and devices; an aborted transaction changes nothing."""
+    update = Request(existing=Known(0, ("d0",)), exclusive=False, flags=COUNTER, devices=("d1",))
     assert flowtable_oracle.after(update) == Known(COUNTER, ("d0", "d1"))
-    aborted = Request(before=Known(0, ("d0",)), exclusive=False, flags=COUNTER, aborted=True)
+    aborted = Request(existing=Known(0, ("d0",)), exclusive=False, flags=COUNTER, aborted=True)
     assert flowtable_oracle.after(aborted) == Known(0, ("d0",))
 
 
-def _world() -> World:
-    world = World()
-    world.spaces["one"] = Space(router=True, tables={"fw", "fw4", "fw6"})
-    world.flows["tcp"] = Flow("one", TCP, 4, (b"a", b"b"))
-    world.flows["udp"] = Flow("one", UDP, 4, (b"c", b"d"))
-    world.maps["map"] = Map("one", 8)
-    return world
+def _model() -> World:
+    """Return a model of one router with a TCP flow, a UDP flow and a map."""
+    model = World()
+    model.namespaces["one"] = Space(router=True, source_tables={"fw", "fw4", "fw6"})
+    model.flows["tcp"] = Flow("one", TCP, 4, (b"a", b"b"))
+    model.flows["udp"] = Flow("one", UDP, 4, (b"c", b"d"))
+    model.maps["map"] = Map("one", 8)
+    return model
 
 
-def test_table_takes_its_own_flows_with_it() -> None:
-    world = _world()
-    world.drop_table("one", "fw4")
-    assert world.live() == ["tcp"]
-    assert world.keys("one") == [b"a", b"b"]
-    assert world.revivable() == []
-    world.spaces["one"].tables.add("fw4")
-    assert world.revivable() == ["udp"]
+def test_source_table_deletion_ends_only_its_flows() -> None:
+    """Deleting a source table ends its flows; its return makes them offloadable again."""
+    model = _model()
+    model.delete_source_table("one", "fw4")
+    assert model.live_flows() == ["tcp"]
+    assert model.expected_keys("one") == [b"a", b"b"]
+    assert model.reoffloadable_flows() == []
+    model.namespaces["one"].source_tables.add("fw4")
+    assert model.reoffloadable_flows() == ["udp"]
 
 
-def test_forgotten_tcp_connection_does_not_come_back() -> None:
-    world = _world()
-    world.end("one", untracked=True)
-    assert world.revivable() == ["udp"]
+def test_untracked_tcp_connection_not_reoffloadable() -> None:
+    """Only UDP can be offloaded again after conntrack deleted the connections."""
+    model = _model()
+    model.end_flows("one", untracked=True)
+    assert model.reoffloadable_flows() == ["udp"]
 
 
-def test_namespace_leaves_empty_maps_that_hold_the_module() -> None:
-    world = _world()
-    world.leave("one")
-    assert not [*world.keys("one"), *world.ways(), *world.existing()]
-    assert world.unload() == errno.EWOULDBLOCK
-    world.maps.clear()
-    assert world.unload() == 0
-    world.loaded = False
-    assert (world.unload(), world.creation()) == (errno.ENOENT, errno.EINVAL)
+def test_netns_deletion_leaves_empty_maps_pinning_module() -> None:
+    """Maps of a deleted netns have no keys and pin the module until they are closed."""
+    model = _model()
+    model.delete_netns("one")
+    assert not [*model.expected_keys("one"), *model.offloadable_kinds(), *model.existing_netns()]
+    assert model.unload_errno() == errno.EWOULDBLOCK
+    model.maps.clear()
+    assert model.unload_errno() == 0
+    model.module_loaded = False
+    assert (model.unload_errno(), model.map_create_errno()) == (errno.ENOENT, errno.EINVAL)
