@@ -142,7 +142,7 @@ def test_conntrack_holds_the_same_to_be_invalid(
 ) -> None:
     """Conntrack without offload calls the same segments invalid: the reference for XDP.
 
-    The router must not offload: conntrack takes the windows anew when a flow comes back to
+    The router must not offload: conntrack learns the windows again when a flow comes back to
     it (flow_offload_fixup_tcp() in net/netfilter/nf_flow_table_core.c).
     """
     nftables.run(DROP_INVALID, own_router.namespace)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A pytest plugin for the canaries' inner run: does to the host's side what nobody should."""
+"""pytest plugin of the canaries' inner run: kills QEMU, or the worker, of certain faulty tests."""
 
 import os
 import signal
@@ -7,37 +7,41 @@ import threading
 import time
 from pathlib import Path
 
+_KILL_DELAY = 3.0  # seconds: by then QEMU runs the test, and no other VM saves a snapshot layer
+_KILL_TIMEOUT = 60.0  # seconds
 
-def _own_qemu() -> list[int]:
-    """Return the QEMU processes that this process started."""
+
+def _child_qemus() -> list[int]:
+    """Return the ids of the QEMU processes that this process started."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             text = stat.read_text()
         except OSError:
-            continue
+            continue  # the process has exited
         name, _, rest = text.partition("(")[2].rpartition(")")
         if name.startswith("qemu-system") and int(rest.split()[1]) == os.getpid():
             found.append(int(stat.parent.name))
     return found
 
 
-def _kill_qemu_that_runs_a_test() -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        for pid in _own_qemu():
-            began = Path(f"/proc/{pid}/fd")
-            if began.exists() and time.monotonic() > until - 57:
+def _kill_child_qemu() -> None:
+    """Wait for a QEMU process of this worker, and kill it with SIGKILL."""
+    start = time.monotonic()
+    while time.monotonic() < start + _KILL_TIMEOUT:
+        for pid in _child_qemus():
+            alive = Path(f"/proc/{pid}/fd").exists()
+            if alive and time.monotonic() > start + _KILL_DELAY:
                 os.kill(pid, signal.SIGKILL)
                 return
         time.sleep(0.1)
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
-    """Strike when the victim's turn comes."""
+    """Inject the fault on the host when the worker starts a test that needs one."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return
     if "test_qemu_is_killed" in nodeid:
-        threading.Thread(target=_kill_qemu_that_runs_a_test, daemon=True).start()
-    if "test_worker_dies" in nodeid:
+        threading.Thread(target=_kill_child_qemu, daemon=True).start()
+    if "test_worker_exits" in nodeid:
         os._exit(9)

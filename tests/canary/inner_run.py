@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runs the suite inside a test: the same command, in a process of its own."""
+"""Runs pytest on the faulty tests in a subprocess, with the command line that a user types."""
 
 import os
 import subprocess
@@ -7,34 +7,44 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE = "tests/canary/faulty_tests"
-"""The folder with the guest tests that misbehave."""
+
+FAULTY_TESTS = "tests/canary/faulty_tests"
+"""Directory of the guest tests that fail on purpose, relative to `ROOT`."""
 
 
-def environment(**more: str) -> dict[str, str]:
-    """Return this environment without what the outer pytest and tox put there."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    kept.pop("TOX_ENV_NAME", None)
-    return {**kept, **more}
-
-
-def command(report: Path, *options: str) -> list[str]:
-    """Return the command line of an inner run."""
-    saboteur = ("-p", "tests.canary.fault_plugin")
-    return [sys.executable, "-m", "pytest", *saboteur, f"--report={report}", *options]
-
-
-def suite(report: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run the suite to its end.
+def inner_environment(**variables: str) -> dict[str, str]:
+    """Return this process's environment without the variables of the outer pytest and of tox.
 
     Args:
-        report: folder for its report.
+        variables: variables to add.
+    """
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    env.pop("TOX_ENV_NAME", None)
+    return {**env, **variables}
+
+
+def pytest_command(report: Path, *options: str) -> list[str]:
+    """Return the command line of an inner run.
+
+    Args:
+        report: directory for its report.
+        options: further options and tests.
+    """
+    plugin = ("-p", "tests.canary.fault_plugin")
+    return [sys.executable, "-m", "pytest", *plugin, f"--report={report}", *options]
+
+
+def run_pytest(report: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest in a subprocess until it ends, for at most 30 minutes.
+
+    Args:
+        report: directory for its report.
         options: further options and tests.
     """
     return subprocess.run(
-        command(report, *options),
+        pytest_command(report, *options),
         cwd=ROOT,
-        env=environment(),
+        env=inner_environment(),
         capture_output=True,
         text=True,
         check=False,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""However a run ends, no QEMU outlives it; a run that was interrupted leaves its report."""
+"""A run ended by a signal leaves no process; one ended by SIGINT or SIGTERM writes its report."""
 
 import json
 import os
@@ -12,60 +12,67 @@ from pathlib import Path
 
 import pytest
 
-from tests.canary.inner_run import HERE, ROOT, command, environment
+from tests.canary.inner_run import FAULTY_TESTS, ROOT, inner_environment, pytest_command
 
-VICTIM = f"{HERE}/test_user_space.py::test_qemu_is_killed"  # waits; nobody is there to kill it
-_SECONDS = 300
+# Without the fault plugin its QEMU is not killed: it waits until its deadline.
+_WAITING_TEST = f"{FAULTY_TESTS}/test_user_space.py::test_qemu_is_killed"
+_TIMEOUT = 300  # seconds
 
 
-def _wait(what: str, condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + _SECONDS
+def _wait_until(condition: Callable[[], bool], description: str) -> None:
+    deadline = time.monotonic() + _TIMEOUT
     while not condition():
-        assert time.monotonic() < until, f"waited {_SECONDS} s for {what}"
+        assert time.monotonic() < deadline, f"{description}: not within {_TIMEOUT} s"
         time.sleep(0.1)
 
 
-def _processes(mark: str) -> list[str]:
-    """Return the command lines of living processes that carry the mark in their environment."""
+def _marked_processes(mark: str) -> list[str]:
+    """Return the command lines of the processes whose environment contains a string."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if mark.encode() in (folder / "environ").read_bytes():
                 found.append((folder / "cmdline").read_text().replace("\0", " "))
         except OSError:
-            continue  # gone meanwhile
+            continue  # the process has exited
     return found
 
 
 @pytest.fixture(autouse=True)
-def _interruptible() -> Iterator[None]:
-    """A job in the background ignores SIGINT, and so would all that it starts."""
+def _default_sigint_handler() -> Iterator[None]:
+    """Handle SIGINT: background jobs of a shell ignore it, and subprocesses inherit that."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_nothing_outlives_the_run(tmp_path: Path, workers: str, how: signal.Signals) -> None:
+@pytest.mark.parametrize("workers", ["0", "2"], ids=["no-workers", "2-workers"])
+@pytest.mark.parametrize(
+    "ending_signal",
+    [signal.SIGKILL, signal.SIGINT, signal.SIGTERM],
+    ids=["sigkill", "sigint", "sigterm"],
+)
+def test_run_ended_by_signal_leaves_no_process(
+    tmp_path: Path, workers: str, ending_signal: signal.Signals
+) -> None:
     mark = uuid.uuid4().hex
     options = ("-n", workers) if workers != "0" else ()
     with subprocess.Popen(
-        command(tmp_path, *options, "-p", "no:tests.canary.fault_plugin", VICTIM),
+        pytest_command(tmp_path, *options, "-p", "no:tests.canary.fault_plugin", _WAITING_TEST),
         cwd=ROOT,
-        env=environment(FLOWMAP_MARK=mark),
+        env=inner_environment(FLOWMAP_MARK=mark),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as run:
-        # The machine that made the layer may live a moment longer than it took to make it;
-        # the one that starts from it is the test's.
-        _wait(
-            "a machine that runs the test",
-            lambda: any("qemu" in line and "/S2" in line for line in _processes(mark)),
+        # The QEMU that saves S2 maps a memory file of its own and may still run; only a QEMU
+        # that restores S2 has its path on the command line.
+        _wait_until(
+            lambda: any("qemu" in line and "/S2" in line for line in _marked_processes(mark)),
+            "QEMU restores the snapshot S2 for the test",
         )
-        os.kill(run.pid, how)
-        run.wait(_SECONDS)
-    _wait("all processes to be gone", lambda: not _processes(mark))
-    if how is not signal.SIGKILL:
+        os.kill(run.pid, ending_signal)
+        run.wait(_TIMEOUT)
+    _wait_until(lambda: not _marked_processes(mark), "all processes of the run have exited")
+    if ending_signal is not signal.SIGKILL:
         assert json.loads((tmp_path / "summary.json").read_text())["info"]["interrupted"]
         assert run.returncode == 2

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Real misbehaviour in real machines, and what the suite makes of it.
+"""Faults in real VMs get the expected verdicts, and the run continues after each of them.
 
-One run of the suite over ``misbehave/`` in a process of its own; each test here looks
-at one of its results: the verdict, whose it is, and that the run went on.
+One inner run executes all tests below ``faulty_tests/``; each test here checks one result of it.
+Other inner runs check replay, shared VMs, the snapshot cache, soak runs and ``--no-snapshots``.
 """
 
 import json
@@ -13,119 +13,125 @@ from typing import Any
 
 import pytest
 
-from tests.canary.inner_run import HERE, suite
+from tests.canary.inner_run import FAULTY_TESTS, run_pytest
 
-# Test, verdict, and what the report must say of it.
+# Faulty test, its verdict, and a regular expression for its message, splat or console output.
 VERDICTS = [
     ("test_kernel.py::test_panic", "panic", "lkdtm"),
     ("test_kernel.py::test_panic_by_sysrq", "panic", "sysrq"),
     ("test_kernel.py::test_bug", "splat", "kernel BUG at"),
     ("test_kernel.py::test_warning", "splat", "WARNING"),
-    ("test_kernel.py::test_announced_warning", "passed", ""),
-    ("test_kernel.py::test_announced_warning_that_does_not_come", "failed", "did not come"),
+    ("test_kernel.py::test_expected_warning", "passed", ""),
+    ("test_kernel.py::test_expected_warning_missing", "failed", "did not occur"),
     ("test_kernel.py::test_hung_task", "hang", "blocked for more than"),
-    ("test_kernel.py::test_bug_and_then_a_task_that_hangs", "splat", "kernel BUG at"),
-    # The NMI shows the CPU that takes it: one that loops, or one that was waiting for that.
+    ("test_kernel.py::test_bug_before_hung_task", "splat", "kernel BUG at"),
+    # The CPU that takes the NMI either loops, or waits for a CPU that loops.
     (
-        "test_kernel.py::test_hard_loop_on_every_cpu",
+        "test_kernel.py::test_hard_lockup_on_every_cpu",
         "hang",
         "lkdtm_HARDLOCKUP|smp_call_function_many_cond",
     ),
-    ("test_kernel.py::test_powered_off", "lost", "powered off"),
-    ("test_kernel.py::test_flood_of_the_console", "splat", "WARNING"),
+    ("test_kernel.py::test_guest_powers_off", "lost", "powered off"),
+    ("test_kernel.py::test_warning_after_console_flood", "splat", "WARNING"),
     ("test_user_space.py::test_passes", "passed", ""),
     ("test_user_space.py::test_fails", "failed", "assert 1 == 2"),
-    ("test_user_space.py::test_chance_decides", "failed", "drew 0x"),
+    ("test_user_space.py::test_draws_random_number", "failed", "drew 0x"),
     ("test_user_space.py::test_skips", "skipped", "the canary's reason"),
     ("test_user_space.py::test_xfails", "xfail", "the canary's expectation"),
-    ("test_user_space.py::test_set_up_fails", "error", "the canary's set-up"),
-    ("test_user_space.py::test_shared_set_up_fails", "error", "the canary's shared set-up"),
+    ("test_user_space.py::test_setup_fails", "error", "the canary's broken fixture"),
+    (
+        "test_user_space.py::test_session_setup_fails",
+        "error",
+        "the canary's broken session fixture",
+    ),
     ("test_user_space.py::test_loops_in_user_space", "failed", "test_loops_in_user_space"),
-    ("test_user_space.py::test_dies", "failed", "signal 11"),
-    ("test_user_space.py::test_kills_the_runner", "lost", ""),
-    ("test_user_space.py::test_leaves_a_namespace_behind", "error", "canary"),
+    ("test_user_space.py::test_segfaults", "failed", "signal 11"),
+    ("test_user_space.py::test_kills_pytest_server", "lost", ""),
+    ("test_user_space.py::test_leaks_netns", "error", "canary"),
     ("test_user_space.py::test_qemu_is_killed", "lost", "SIGKILL"),
-    ("test_user_space.py::test_worker_dies", "infra", "crashed"),
-    ("test_user_space.py::test_is_unlucky", "passed", ""),
-    ("test_user_space.py::test_sees_nothing_of_the_host", "passed", ""),
+    ("test_user_space.py::test_worker_exits", "infra", "crashed"),
+    ("test_user_space.py::test_soak_with_half_of_seeds_bad", "passed", ""),
+    ("test_user_space.py::test_guest_has_no_host_files", "passed", ""),
 ]
 
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The results of one run over everything, by test.
+    """The results of one run of all faulty tests, by test.
 
-    ``--dist load`` gives a test that ended its worker to no other worker.
+    ``--dist load`` does not give another worker the test whose worker exited.
     """
     report = tmp_path_factory.mktemp("report")
-    done = suite(report, "-n", "2", "--dist", "load", "-k", "not shares", HERE)
+    options = ("-n", "2", "--dist", "load", "-k", "not test_shared_vm_keeps_files")
+    done = run_pytest(report, *options, FAULTY_TESTS)
     assert (report / "summary.json").exists(), done.stdout + done.stderr
     summary = json.loads((report / "summary.json").read_text())
     assert done.returncode == 1, done.stdout + done.stderr
-    return {test["nodeid"].removeprefix(f"{HERE}/"): test for test in summary["tests"]}
+    return {test["nodeid"].removeprefix(f"{FAULTY_TESTS}/"): test for test in summary["tests"]}
 
 
-@pytest.mark.parametrize(("test", "verdict", "says"), VERDICTS, ids=[v[0] for v in VERDICTS])
-def test_verdict(results: dict[str, dict[str, Any]], test: str, verdict: str, says: str) -> None:
+@pytest.mark.parametrize(("test", "verdict", "pattern"), VERDICTS, ids=[v[0] for v in VERDICTS])
+def test_faulty_test_gets_expected_verdict(
+    results: dict[str, dict[str, Any]], test: str, verdict: str, pattern: str
+) -> None:
     result = results[test]
-    told = result["message"] + result["splat"] + result["console"]
-    assert result["verdict"] == verdict, told
-    assert re.search(says, told)
+    output = result["message"] + result["splat"] + result["console"]
+    assert result["verdict"] == verdict, output
+    assert re.search(pattern, output)
 
 
-def test_nothing_is_missing(results: dict[str, dict[str, Any]]) -> None:
-    """Every test has a result, whatever its neighbours did."""
+def test_every_faulty_test_has_a_result(results: dict[str, dict[str, Any]]) -> None:
     assert sorted(results) == sorted(test for test, _, _ in VERDICTS)
 
 
-def test_replay_command_repeats_what_chance_did(
+def test_replay_command_repeats_random_choices(
     results: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
-    """RT-4: what the report prints is enough to have the same random choices again."""
-    first = results["test_user_space.py::test_chance_decides"]
+    """RT-4: the command that the report prints repeats a test with the same random choices."""
+    first = results["test_user_space.py::test_draws_random_number"]
     _, _, options = first["replay"].partition(" -- ")
-    suite(tmp_path, *shlex.split(options))
-    (again,) = json.loads((tmp_path / "summary.json").read_text())["tests"]
-    assert again["seed"] == first["seed"]
-    assert again["message"] == first["message"]
+    run_pytest(tmp_path, *shlex.split(options))
+    (replayed,) = json.loads((tmp_path / "summary.json").read_text())["tests"]
+    assert replayed["seed"] == first["seed"]
+    assert replayed["message"] == first["message"]
 
 
-def test_shared_machine(tmp_path: Path) -> None:
-    """Tests that allow it share one machine, in one worker."""
-    done = suite(tmp_path, "-k", "shares", HERE)
+def test_shared_vm_tests_run_in_one_vm(tmp_path: Path) -> None:
+    done = run_pytest(tmp_path, "-k", "test_shared_vm_keeps_files", FAULTY_TESTS)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [test["layer"] for test in summary["tests"]] == ["S2", "S2 (shared)"]
 
 
-def test_what_was_collected_is_found_again(tmp_path: Path) -> None:
-    """A run whose tests are those of the last one delivers the kernel's modules only."""
+def test_unchanged_tests_restore_cached_snapshot(tmp_path: Path) -> None:
+    """The second run restores S1, the snapshot with the collected tests, from the cache."""
     for _ in range(2):
-        done = suite(tmp_path, "-k", "test_passes", HERE)
+        done = run_pytest(tmp_path, "-k", "test_passes", FAULTY_TESTS)
         assert done.returncode == 0, done.stdout + done.stderr
     assert "delivering the tests" not in done.stderr
 
 
-def test_campaign(tmp_path: Path) -> None:
-    """It ends with the first failure, whose seed and effort the command on record has."""
-    done = suite(tmp_path, "--campaign", "5", "-k", "unlucky", HERE)
+def test_soak_ends_at_first_failure_and_its_command_repeats_it(tmp_path: Path) -> None:
+    """The replay command has the seed and the iterations scale of the repetition that failed."""
+    selection = ("-k", "test_soak_with_half_of_seeds_bad", FAULTY_TESTS)
+    done = run_pytest(tmp_path, "--soak", "5", *selection)
     assert done.returncode == 1, done.stdout + done.stderr
     (test,) = json.loads((tmp_path / "summary.json").read_text())["tests"]
     assert test["verdict"] == "failed"
-    assert f"--seed {test['seed']} --campaign 1" in test["replay"]
+    assert f"--seed {test['seed']} --soak 1" in test["replay"]
 
     *options, _ = shlex.split(test["replay"].partition(" -- ")[2])
-    again = suite(tmp_path, *options, "-k", "unlucky", HERE)
-    assert again.returncode == 1, again.stdout + again.stderr
+    replayed = run_pytest(tmp_path, *options, *selection)
+    assert replayed.returncode == 1, replayed.stdout + replayed.stderr
     (first,) = json.loads((tmp_path / "summary.json").read_text())["tests"]
     assert (first["seed"], first["repetitions"]) == (test["seed"], 1)
 
 
-def test_without_snapshots(tmp_path: Path) -> None:
-    """The same tests by booting, with the same results."""
-    done = suite(tmp_path, "--no-snapshots", "-k", "test_passes or test_fails", HERE)
+def test_no_snapshots_boots_and_gives_same_verdicts(tmp_path: Path) -> None:
+    """``--no-snapshots`` boots a VM for each test."""
+    done = run_pytest(tmp_path, "--no-snapshots", "-k", "test_passes or test_fails", FAULTY_TESTS)
     assert done.returncode == 1, done.stdout + done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
-    got = {test["nodeid"].rpartition("::")[2]: test["verdict"] for test in summary["tests"]}
-    assert got == {"test_passes": "passed", "test_fails": "failed"}
+    verdicts = {test["nodeid"].rpartition("::")[2]: test["verdict"] for test in summary["tests"]}
+    assert verdicts == {"test_passes": "passed", "test_fails": "failed"}
     assert {test["layer"] for test in summary["tests"]} == {"boot"}

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What holds for all tests of the harness."""
+"""Settings of Hypothesis for all unit tests."""
 
 from hypothesis import settings
 
-# How long an input takes says how busy the machine is.  The same inputs in every run: what
-# fails fails everywhere, and a change is not blamed for an input that nobody had tried.
+# No deadline: the time of an example depends on the machine's load.  The same examples in every
+# run, so that a change does not fail for an example that was never tried before.
 # `--hypothesis-profile wide` tries new ones.
 settings.register_profile("unit", deadline=None, derandomize=True)
 settings.register_profile("wide", deadline=None, max_examples=2000)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Kernels that misbehave, driven through LKDTM and SysRq: material for ../test_canary.py.
+"""Guest tests that make the kernel crash, hang or warn, through LKDTM and SysRq.
 
-Each of these has a verdict that is not its own doing to choose; see ``VERDICTS`` there.
+../test_verdicts.py runs them; its table ``VERDICTS`` has the verdict that each must get.
 """
 
 import os
@@ -14,14 +14,14 @@ import pytest
 LKDTM = Path("/sys/kernel/debug/provoke-crash/DIRECT")
 
 
-def provoke(what: str) -> None:
-    """Have LKDTM do something bad (Documentation/fault-injection/provoke-crashes.rst)."""
+def trigger_lkdtm(crashpoint: str) -> None:
+    """Trigger a crash type of LKDTM (Documentation/fault-injection/provoke-crashes.rst)."""
     subprocess.run(["modprobe", "lkdtm"], check=True)
-    LKDTM.write_text(what)
+    LKDTM.write_text(crashpoint)
 
 
 def test_panic() -> None:
-    provoke("PANIC")
+    trigger_lkdtm("PANIC")
 
 
 def test_panic_by_sysrq() -> None:
@@ -29,59 +29,59 @@ def test_panic_by_sysrq() -> None:
 
 
 def test_bug() -> None:
-    provoke("BUG")
+    trigger_lkdtm("BUG")
 
 
 def test_warning() -> None:
-    provoke("WARNING")
+    trigger_lkdtm("WARNING")
 
 
 @pytest.mark.expect_splat(r"WARNING: .*lkdtm")
-def test_announced_warning() -> None:
-    provoke("WARNING")
+def test_expected_warning() -> None:
+    trigger_lkdtm("WARNING")
 
 
 @pytest.mark.expect_splat(r"WARNING: .*lkdtm")
-def test_announced_warning_that_does_not_come() -> None:
+def test_expected_warning_missing() -> None:
     pass
 
 
 @pytest.mark.deadline(15)
 def test_hung_task() -> None:
-    """A task in uninterruptible sleep: the kernel's own detector names it."""
+    """A task sleeps uninterruptibly; the kernel's hung task detector reports it."""
     Path("/proc/sys/kernel/hung_task_timeout_secs").write_text("2")
-    provoke("HUNG_TASK")
+    trigger_lkdtm("HUNG_TASK")
 
 
 @pytest.mark.deadline(5)
-def test_bug_and_then_a_task_that_hangs() -> None:
-    """As where an oops leaves a lock held that the next one waits for."""
+def test_bug_before_hung_task() -> None:
+    """A BUG, then a task that hangs, as on a lock that the oops left held."""
     if child := os.fork():
         os.waitpid(child, 0)
-        provoke("HUNG_TASK")
-    provoke("BUG")
+        trigger_lkdtm("HUNG_TASK")
+    trigger_lkdtm("BUG")
 
 
 @pytest.mark.deadline(3)
-def test_hard_loop_on_every_cpu() -> None:
-    """Interrupts off and an endless loop on every CPU: nothing answers any more."""
+def test_hard_lockup_on_every_cpu() -> None:
+    """Every CPU loops with interrupts disabled: the guest handles neither messages nor SysRq."""
     for cpu in range(1, os.cpu_count() or 1):
         if not os.fork():
             os.sched_setaffinity(0, {cpu})
-            provoke("HARDLOCKUP")
+            trigger_lkdtm("HARDLOCKUP")
     os.sched_setaffinity(0, {0})
-    provoke("HARDLOCKUP")
+    trigger_lkdtm("HARDLOCKUP")
 
 
-def test_powered_off() -> None:
+def test_guest_powers_off() -> None:
     Path("/proc/sysrq-trigger").write_text("o")
     time.sleep(60)
 
 
-def test_flood_of_the_console() -> None:
-    """Much text, and a complaint right at the end of it."""
+def test_warning_after_console_flood() -> None:
+    """The warning is the last output of a test that writes 2000 lines to the console."""
     with Path("/dev/kmsg").open("w") as kmsg:
         for number in range(2000):
             kmsg.write(f"flood {number} {'.' * 60}\n")
             kmsg.flush()
-    provoke("WARNING")
+    trigger_lkdtm("WARNING")

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tests and processes that misbehave: material for ../test_canary.py."""
+"""Guest tests with each outcome of pytest, and tests that lose their process, VM or worker.
+
+../test_verdicts.py runs them; its table ``VERDICTS`` has the verdict that each must get.
+"""
 
 import os
 import random
@@ -13,7 +16,7 @@ from fixtures.guest.runtime import hypothesis_support
 
 
 def test_passes() -> None:
-    print("said in the guest")
+    print("printed in the guest")
     assert Path("/dev/vda").exists()
 
 
@@ -22,7 +25,7 @@ def test_fails() -> None:
     assert value["tuple"] == 2
 
 
-def test_chance_decides() -> None:
+def test_draws_random_number() -> None:
     pytest.fail(f"drew {random.getrandbits(64):#x}")
 
 
@@ -36,22 +39,22 @@ def test_xfails() -> None:
 
 
 @pytest.fixture
-def broken() -> None:
-    raise RuntimeError("the canary's set-up")
+def broken_fixture() -> None:
+    raise RuntimeError("the canary's broken fixture")
 
 
-@pytest.mark.usefixtures("broken")
-def test_set_up_fails() -> None:
+@pytest.mark.usefixtures("broken_fixture")
+def test_setup_fails() -> None:
     pass
 
 
 @pytest.fixture(scope="session")
-def broken_for_all() -> None:
-    raise RuntimeError("the canary's shared set-up")
+def broken_session_fixture() -> None:
+    raise RuntimeError("the canary's broken session fixture")
 
 
-@pytest.mark.usefixtures("broken_for_all")
-def test_shared_set_up_fails() -> None:
+@pytest.mark.usefixtures("broken_session_fixture")
+def test_session_setup_fails() -> None:
     pass
 
 
@@ -61,47 +64,48 @@ def test_loops_in_user_space() -> None:
         pass
 
 
-def test_dies() -> None:
+def test_segfaults() -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def test_kills_the_runner() -> None:
+def test_kills_pytest_server() -> None:
+    """Kills its parent process, which `fixtures.guest.runtime.pytest_server` runs in."""
     os.kill(os.getppid(), signal.SIGKILL)
     signal.pause()
 
 
-def test_leaves_a_namespace_behind() -> None:
+def test_leaks_netns() -> None:
     subprocess.run(["ip", "netns", "add", "canary"], check=True)
 
 
 @pytest.mark.deadline(20)
 def test_qemu_is_killed() -> None:
-    """The saboteur on the host kills QEMU while this waits."""
+    """Waits while the fault plugin on the host kills QEMU."""
     signal.pause()
 
 
-def test_worker_dies() -> None:
-    """The saboteur on the host ends the pytest worker instead of running this."""
+def test_worker_exits() -> None:
+    """Does not run: the fault plugin on the host ends the pytest-xdist worker first."""
 
 
-@pytest.mark.campaign
-def test_is_unlucky() -> None:
-    """Fails from every other seed, but only where it makes an effort."""
-    unlucky = bool(random.getrandbits(1))
-    assert hypothesis_support.effort() == 1 or not unlucky
+@pytest.mark.soak
+def test_soak_with_half_of_seeds_bad() -> None:
+    """Fails with half of all seeds, but only in a soak run, which scales the iterations."""
+    bad_seed = bool(random.getrandbits(1))
+    assert hypothesis_support.effort() == 1 or not bad_seed
 
 
 @pytest.mark.shared_vm
 @pytest.mark.parametrize("number", [1, 2])
-def test_shares_a_machine(number: int) -> None:
-    """The second finds what the first left in the file system."""
-    trace = Path("/run/canary")
-    assert trace.exists() == (number == 2)
-    trace.touch()
+def test_shared_vm_keeps_files(number: int) -> None:
+    """The second test sees the file that the first one wrote: both run in the same VM."""
+    marker = Path("/run/canary")
+    assert marker.exists() == (number == 2)
+    marker.touch()
 
 
-def test_sees_nothing_of_the_host() -> None:
-    """No folder of the host, no path of it in the environment or the command line."""
+def test_guest_has_no_host_files() -> None:
+    """The guest mounts no directory of the host, has one disk, and does not inherit HOME."""
     mounts = Path("/proc/mounts").read_text()
     assert not [kind for kind in ("9p", "virtiofs", "fuse") if f" {kind} " in mounts]
     assert len(list(Path("/sys/class/block").iterdir())) == 1

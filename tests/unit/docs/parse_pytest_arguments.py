@@ -6,27 +6,37 @@ Reads a JSON list of argument lists on standard input; prints those that pytest 
 
 import json
 import sys
+from collections.abc import Generator, Sequence
 
 import pytest
 
 
-class _StopAfterParsing:
-    """Ends the run as soon as the options are known."""
+class _ParsedError(Exception):
+    """The options were accepted."""
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_cmdline_main(self) -> int:
-        """Return an exit status in place of a test session."""
-        return 0
+
+class _StopAfterParsing:
+    """Ends pytest as soon as the options are known."""
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_cmdline_main(self) -> Generator[None, int, int]:
+        """Raise before any other implementation, such as the harness's, which starts a VM."""
+        raise _ParsedError
+        yield  # makes this a hook wrapper
+
+
+def _accepts(arguments: Sequence[str]) -> bool:
+    try:
+        pytest.main([*arguments, "-p", "no:cacheprovider"], plugins=[_StopAfterParsing()])
+    except _ParsedError:
+        return True
+    return False
 
 
 def main() -> None:
     """Parse every list."""
-    refused = [
-        arguments
-        for arguments in json.load(sys.stdin)
-        if pytest.main([*arguments, "-p", "no:cacheprovider"], plugins=[_StopAfterParsing()])
-    ]
-    print(json.dumps(refused))
+    lists = json.load(sys.stdin)
+    print(json.dumps([arguments for arguments in lists if not _accepts(arguments)]))
 
 
 if __name__ == "__main__":

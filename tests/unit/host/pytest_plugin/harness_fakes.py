@@ -53,7 +53,7 @@ class FakeLayers:
 
 
 class FakeRunner:
-    """Runs tests in this process; a test's verdict is its pytest outcome or that of `verdicts`."""
+    """Runs tests in this process; a test's verdict is in `verdicts`, or its pytest outcome."""
 
     def __init__(self, harness: "Harness", name: str) -> None:
         self._harness = harness
