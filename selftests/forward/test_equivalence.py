@@ -8,101 +8,101 @@ import pytest
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.net import flowtable
-from fixtures.guest.pytest_plugin.plugin_api import Connect, describe
-from fixtures.guest.topology.client_router_server import TABLE, Plan, Router
+from fixtures.guest.pytest_plugin.plugin_api import OpenConnection, router_config_id
+from fixtures.guest.topology.client_router_server import NFT_TABLE, Router, RouterConfig
 from fixtures.guest.traffic import packet_headers, rx_capture, tx_capture
 from fixtures.guest.traffic.connections import (
-    TCP_PROTOCOL,
-    UDP_PROTOCOL,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
     Connection,
-    frame,
+    build_frame,
     send_frames,
 )
-from fixtures.guest.traffic.xdp_forwarder import Fate, Forwarder
+from fixtures.guest.traffic.xdp_forwarder import ForwardResult, XdpForwarder
 
-protocols = pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
+protocols = pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
 versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 ROUTER_CONFIGS = [
-    Plan(),
-    Plan(nat="masquerade"),
-    Plan(nat="snat+dnat"),
-    Plan(vlans=(7,)),
-    Plan(vlans=(100, 7)),
-    Plan(nat="masquerade", vlans=(7,)),
-    Plan(bridge="plain"),
+    RouterConfig(),
+    RouterConfig(nat="masquerade"),
+    RouterConfig(nat="snat+dnat"),
+    RouterConfig(vlans=(7,)),
+    RouterConfig(vlans=(100, 7)),
+    RouterConfig(nat="masquerade", vlans=(7,)),
+    RouterConfig(bridge="plain"),
 ]
 _AT_MOST_ONE_VLAN = [config for config in ROUTER_CONFIGS if len(config.vlans) <= 1]
-_NATIVE_XDP_CONFIGS = [Plan(), Plan(nat="snat+dnat"), Plan(vlans=(100, 7))]
+_NATIVE_XDP_CONFIGS = [RouterConfig(), RouterConfig(nat="snat+dnat"), RouterConfig(vlans=(100, 7))]
 _TTL = 64
 
 
 def _check_received_headers(
-    router: Router, flowmap: int, forwarder: Forwarder, conn: Connection
+    router: Router, flowmap: int, forwarder: XdpForwarder, conn: Connection
 ) -> None:
     """Exchange one payload; compare the headers received at both ends with the flow values."""
-    flow = conn.offloaded()
-    before = forwarder.fates()[Fate.FORWARDED]
+    flow = conn.wait_offloaded()
+    before = forwarder.result_counts()[ForwardResult.FORWARDED]
     with (
-        rx_capture.frames(router.server) as at_server,
-        rx_capture.frames(router.client) as at_client,
+        rx_capture.capture_rx(router.server) as at_server,
+        rx_capture.capture_rx(router.client) as at_client,
     ):
         conn.exchange(tx_capture.PAYLOAD)
         for key, arrived in ((flow.original, at_server), (flow.reply, at_client)):
             (received,) = arrived(tx_capture.PAYLOAD)
-            assert packet_headers.carried(received) == packet_headers.promised(
+            assert packet_headers.headers_from_frame(received) == packet_headers.headers_from_value(
                 bpf.lookup(flowmap, key), key.l3proto
             )
-            assert packet_headers.hops(received) == _TTL - 1
-            assert packet_headers.intact(received)
-    assert forwarder.fates()[Fate.FORWARDED] - before >= 2
+            assert packet_headers.hop_limit(received) == _TTL - 1
+            assert packet_headers.checksums_valid(received)
+    assert forwarder.result_counts()[ForwardResult.FORWARDED] - before >= 2
 
 
 @pytest.mark.clause("FM-3", "FM-4")
-@pytest.mark.parametrize("router", ROUTER_CONFIGS, ids=describe, indirect=True)
+@pytest.mark.parametrize("router", ROUTER_CONFIGS, ids=router_config_id, indirect=True)
 @versions
 @protocols
-def test_packets_arrive_as_the_value_says(
+def test_packet_forwarded_by_generic_xdp_matches_value(
     router: Router,
     flowmap: int,
-    connection: Connect,
+    open_connection: OpenConnection,
     cleanup: ExitStack,
     protocol: int,
     version: int,
 ) -> None:
     """Packets forwarded by generic XDP arrive with the headers that the flow value gives."""
-    forwarder = Forwarder(router, flowmap, cleanup)
-    conn = connection(protocol, version)
+    forwarder = XdpForwarder(router, flowmap, cleanup)
+    conn = open_connection(protocol, version)
     _check_received_headers(router, flowmap, forwarder, conn)
 
 
 @pytest.mark.clause("FM-3", "FM-4")
-@pytest.mark.parametrize("router", _NATIVE_XDP_CONFIGS, ids=describe, indirect=True)
+@pytest.mark.parametrize("router", _NATIVE_XDP_CONFIGS, ids=router_config_id, indirect=True)
 @versions
 @protocols
-def test_driver_forwards_as_the_value_says(
+def test_packet_forwarded_by_native_xdp_matches_value(
     router: Router,
     flowmap: int,
-    connection: Connect,
+    open_connection: OpenConnection,
     cleanup: ExitStack,
     protocol: int,
     version: int,
 ) -> None:
     """Packets forwarded by native XDP, in the driver, arrive with the value's headers."""
-    forwarder = Forwarder(router, flowmap, cleanup, native=True)
-    conn = connection(protocol, version)
+    forwarder = XdpForwarder(router, flowmap, cleanup, native=True)
+    conn = open_connection(protocol, version)
     _check_received_headers(router, flowmap, forwarder, conn)
 
 
 @pytest.mark.clause("FM-3")
-@pytest.mark.parametrize("router", _AT_MOST_ONE_VLAN, ids=describe, indirect=True)
+@pytest.mark.parametrize("router", _AT_MOST_ONE_VLAN, ids=router_config_id, indirect=True)
 @versions
-def test_three_routers_send_the_same_packet(
-    router: Router, flowmap: int, connection: Connect, version: int
+def test_packet_by_xdp_flowtable_and_stack_is_identical(
+    router: Router, flowmap: int, open_connection: OpenConnection, version: int
 ) -> None:
     """XDP, the flowtable and the stack forward a packet to byte-identical frames."""
 
     def received_frame() -> bytes:
-        with rx_capture.frames(router.server) as arrived:
+        with rx_capture.capture_rx(router.server) as arrived:
             send_frames(router.client, [packet])
             (received,) = arrived(b"crafted")
         assert conn.server.recv(1 << 16) == b"crafted"
@@ -110,18 +110,20 @@ def test_three_routers_send_the_same_packet(
 
     by_path = {}
     with ExitStack() as attached:
-        forwarder = Forwarder(router, flowmap, attached)
-        conn = connection(UDP_PROTOCOL, version)
-        conn.offloaded()
-        tag = router.plan.vlans[0] if router.plan.vlans else None
-        packet = frame(router.client, router.inside, conn.tuple, vlan=tag)
-        before = forwarder.fates()[Fate.FORWARDED]
+        forwarder = XdpForwarder(router, flowmap, attached)
+        conn = open_connection(IPPROTO_UDP, version)
+        conn.wait_offloaded()
+        tag = router.config.vlans[0] if router.config.vlans else None
+        packet = build_frame(router.client, router.lan, conn.tuple, vlan=tag)
+        before = forwarder.result_counts()[ForwardResult.FORWARDED]
         by_path["xdp"] = received_frame()
-        assert forwarder.fates()[Fate.FORWARDED] == before + 1
-    conn.offloaded_anew()
+        assert forwarder.result_counts()[ForwardResult.FORWARDED] == before + 1
+    conn.wait_reoffloaded()
     by_path["flowtable"] = received_frame()
-    flowtable.drop_table(TABLE, router.namespace)
-    wait_for("conntrack to clear IPS_OFFLOAD", lambda: (e := conn.entry()) and not e.offloaded)
+    flowtable.drop_table(NFT_TABLE, router.namespace)
+    wait_for(
+        "conntrack to clear IPS_OFFLOAD", lambda: (e := conn.conntrack_entry()) and not e.offloaded
+    )
     by_path["stack"] = received_frame()
-    assert packet_headers.intact(by_path["stack"])
+    assert packet_headers.checksums_valid(by_path["stack"])
     assert by_path["xdp"] == by_path["flowtable"] == by_path["stack"]

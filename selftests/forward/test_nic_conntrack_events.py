@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 
 from fixtures.guest.net import conntrack
-from fixtures.guest.pytest_plugin.plugin_api import Connect
+from fixtures.guest.pytest_plugin.plugin_api import OpenConnection
 from fixtures.guest.topology.client_router_server import Router
-from fixtures.guest.traffic.connections import TCP_PROTOCOL, UDP_PROTOCOL, Connection
-from fixtures.guest.traffic.nic_model import Nic
+from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP, Connection
+from fixtures.guest.traffic.nic_model import NicModel
 
 
 def _conntrack_delete(router: Router, conn: Connection) -> None:
@@ -31,29 +31,29 @@ def _conntrack_flush(router: Router, _: Connection) -> None:
     [_conntrack_delete, _conntrack_flush],
     ids=["conntrack-delete", "conntrack-flush"],
 )
-def test_notification_names_the_flows_that_end(
-    own_router: Router,
-    own_flowmap: int,
-    own_connection: Connect,
+def test_conntrack_destroy_event_identifies_ended_flows(
+    private_router: Router,
+    private_flowmap: int,
+    open_private_connection: OpenConnection,
     end_connections: Callable[[Router, Connection], None],
 ) -> None:
     """DESTROY events carry the ``ct_id`` of exactly the flows that leave the map."""
-    nic, resynced = Nic(own_flowmap), Nic(own_flowmap)
-    with conntrack.destroyed(own_router.namespace) as destroyed_entries:
+    nic, resynced = NicModel(private_flowmap), NicModel(private_flowmap)
+    with conntrack.listen_destroy_events(private_router.namespace) as destroyed_entries:
         conns = [
-            own_connection(protocol, version)
-            for protocol in (TCP_PROTOCOL, UDP_PROTOCOL)
+            open_private_connection(protocol, version)
+            for protocol in (IPPROTO_TCP, IPPROTO_UDP)
             for version in (4, 6)
         ]
         for conn in conns:
-            conn.offloaded()
-        nic.learn()
+            conn.wait_offloaded()
+        nic.sync_from_map()
         assert len(nic) == 2 * len(conns)
         assert destroyed_entries() == []
 
-        end_connections(own_router, conns[0])
+        end_connections(private_router, conns[0])
         for entry in destroyed_entries():
-            nic.forget(entry.identity)
-        resynced.learn()
+            nic.remove_connection(entry.ct_id)
+        resynced.sync_from_map()
         assert nic.keys == resynced.keys
         assert len(nic) == (0 if end_connections is _conntrack_flush else 2 * len(conns) - 2)

@@ -15,18 +15,18 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from fixtures.guest.bpf.libbpf import Object
+from fixtures.guest.bpf.libbpf import BpfObject
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.net import flowtable, netlink, netns, rtnetlink
-from fixtures.guest.pytest_plugin.plugin_api import Connect, describe
-from fixtures.guest.topology.client_router_server import TABLE, Plan, Router
+from fixtures.guest.pytest_plugin.plugin_api import OpenConnection, router_config_id
+from fixtures.guest.topology.client_router_server import NFT_TABLE, Router, RouterConfig
 from fixtures.guest.traffic import packet_headers, rx_capture, tx_capture
-from fixtures.guest.traffic.connections import TCP_PROTOCOL, UDP_PROTOCOL, Connection, send_frames
-from fixtures.guest.traffic.xdp_forwarder import Fate, Forwarder
+from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP, Connection, send_frames
+from fixtures.guest.traffic.xdp_forwarder import ForwardResult, XdpForwarder
 
-protocols = pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
+protocols = pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
 versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
-ROUTER_CONFIGS = [Plan(), Plan(nat="masquerade"), Plan(nat="snat+dnat")]
+ROUTER_CONFIGS = [RouterConfig(), RouterConfig(nat="masquerade"), RouterConfig(nat="snat+dnat")]
 
 _KFUNC = "xdp_kfunc_forward"
 _SMALL_MTU = 1400
@@ -108,8 +108,8 @@ def _forward_all(conn: Connection, frames: list[bytes]) -> tuple[list[bytes], li
     """
     router = conn.router
     with (
-        rx_capture.frames(router.server) as at_server,
-        rx_capture.frames(router.client) as at_client,
+        rx_capture.capture_rx(router.server) as at_server,
+        rx_capture.capture_rx(router.client) as at_client,
     ):
         for count, data in enumerate(frames, start=1):
             send_frames(router.client, [data])
@@ -124,7 +124,7 @@ def _forward_all(conn: Connection, frames: list[bytes]) -> tuple[list[bytes], li
 def _drain_sockets(conn: Connection) -> None:
     """Read what the variants left in the connection's sockets."""
     conn.client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if conn.tuple.protocol == UDP_PROTOCOL:
+    if conn.tuple.protocol == IPPROTO_UDP:
         timeout = conn.server.gettimeout()
         conn.server.setblocking(False)
         with suppress(BlockingIOError):
@@ -135,61 +135,63 @@ def _drain_sockets(conn: Connection) -> None:
 
 def _captured_frame(conn: Connection) -> bytes:
     """Return a frame that the client's socket has just sent."""
-    with tx_capture.frames(conn.router.client.namespace) as sent:
+    with tx_capture.capture_tx(conn.router.client.namespace) as sent:
         conn.exchange(tx_capture.PAYLOAD)
         return sent(conn.router.client.device, tx_capture.PAYLOAD)[-1]
 
 
 @pytest.mark.clause("FM-3", "FM-4", "FM-12")
-@pytest.mark.parametrize("own_router", ROUTER_CONFIGS, ids=describe, indirect=True)
+@pytest.mark.parametrize("private_router", ROUTER_CONFIGS, ids=router_config_id, indirect=True)
 @versions
 @protocols
-def test_four_routers_send_the_same(
-    own_router: Router,
-    own_flowmap: int,
-    own_connection: Connect,
+def test_packet_variants_over_four_paths_arrive_identical(
+    private_router: Router,
+    private_flowmap: int,
+    open_private_connection: OpenConnection,
     protocol: int,
     version: int,
 ) -> None:
     """Packet variants give the same frames and the same ICMP errors over all four paths."""
-    router = own_router
-    narrow = [rtnetlink.mtu(router.outside.index, _SMALL_MTU)]
+    router = private_router
+    narrow = [rtnetlink.set_mtu(router.wan.ifindex, _SMALL_MTU)]
     netlink.transact(netlink.NETLINK_ROUTE, narrow, router.namespace)
     netns.set_sysctls(router.namespace, _NO_ICMP_RATELIMIT)
     results: dict[str, tuple[list[bytes], list[bytes]]] = {}
 
     with ExitStack() as attached:
-        forwarder = Forwarder(router, own_flowmap, attached)
-        conn = own_connection(protocol, version)
-        conn.offloaded()
+        forwarder = XdpForwarder(router, private_flowmap, attached)
+        conn = open_private_connection(protocol, version)
+        conn.wait_offloaded()
         variants = _packet_variants(_captured_frame(conn))
-        before = forwarder.fates()
+        before = forwarder.result_counts()
         results["flow map"] = _forward_all(conn, variants)
-        counted = forwarder.fates() - before
-        assert counted[Fate.EXPIRES] == counted[Fate.TOO_LARGE] == 1
-        assert counted[Fate.FORWARDED] >= len(variants) - 2
+        counted = forwarder.result_counts() - before
+        assert counted[ForwardResult.TTL_EXPIRES] == counted[ForwardResult.TOO_LARGE] == 1
+        assert counted[ForwardResult.FORWARDED] >= len(variants) - 2
 
     with ExitStack() as attached:
-        loaded = Object(_KFUNC, {})
+        loaded = BpfObject(_KFUNC, {})
         attached.callback(loaded.close)
-        for port in (router.inside, router.outside):
-            loaded.attach_xdp(_KFUNC, port.index, router.namespace, attached)
-        conn.offloaded_anew()
+        for port in (router.lan, router.wan):
+            loaded.attach_xdp(_KFUNC, port.ifindex, router.namespace, attached)
+        conn.wait_reoffloaded()
         before_kfunc = loaded.counter(0)
         results["kfunc"] = _forward_all(conn, variants)
         assert loaded.counter(0) - before_kfunc >= len(variants) - 2
 
-    conn.offloaded_anew()
+    conn.wait_reoffloaded()
     results["flowtable"] = _forward_all(conn, variants)
 
-    flowtable.drop_table(TABLE, router.namespace)
-    wait_for("conntrack to clear IPS_OFFLOAD", lambda: (e := conn.entry()) and not e.offloaded)
+    flowtable.drop_table(NFT_TABLE, router.namespace)
+    wait_for(
+        "conntrack to clear IPS_OFFLOAD", lambda: (e := conn.conntrack_entry()) and not e.offloaded
+    )
     results["stack"] = _forward_all(conn, variants)
 
     arrived, icmp_errors = results["stack"]
     assert (len(arrived), len(icmp_errors)) == (len(variants) - 2, 2)
-    assert [packet_headers.intact(frame) for frame in arrived].count(False) == (
-        protocol == UDP_PROTOCOL
+    assert [packet_headers.checksums_valid(frame) for frame in arrived].count(False) == (
+        protocol == IPPROTO_UDP
     )
     for path, (path_frames, path_errors) in results.items():
         assert path_frames == arrived, path

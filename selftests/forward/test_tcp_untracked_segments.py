@@ -11,11 +11,11 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from fixtures.guest.net import netns, nftables
-from fixtures.guest.pytest_plugin.plugin_api import Connect
+from fixtures.guest.pytest_plugin.plugin_api import OpenConnection
 from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic import rx_capture, tx_capture
-from fixtures.guest.traffic.connections import TCP_PROTOCOL, send_frames
-from fixtures.guest.traffic.xdp_forwarder import Fate, Forwarder
+from fixtures.guest.traffic.connections import IPPROTO_TCP, send_frames
+from fixtures.guest.traffic.xdp_forwarder import ForwardResult, XdpForwarder
 
 versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 
@@ -25,19 +25,19 @@ _SEQ_MODULO = 1 << 32
 
 @pytest.mark.clause("FM-3", "SN-6")
 @versions
-def test_half_closed_connection_goes_on(
-    own_connection: Connect, forwarder: Forwarder, version: int
+def test_server_data_after_client_fin_stays_in_window(
+    open_private_connection: OpenConnection, xdp_forwarder: XdpForwarder, version: int
 ) -> None:
     """After the client's FIN, which the stack forwarded, XDP accepts the server's ACKs."""
-    conn = own_connection(TCP_PROTOCOL, version)
-    conn.offloaded()
-    before = forwarder.fates()
+    conn = open_private_connection(IPPROTO_TCP, version)
+    conn.wait_offloaded()
+    before = xdp_forwarder.result_counts()
     conn.client.sendall(b"the last word")
-    conn.finish()
+    conn.client_fin()
     for _ in range(20):
         conn.server.sendall(_DATA)
         assert conn.client.recv(len(_DATA), socket.MSG_WAITALL) == _DATA
-    assert not (forwarder.fates() - before)[Fate.OUT_OF_WINDOW]
+    assert not (xdp_forwarder.result_counts() - before)[ForwardResult.OUT_OF_WINDOW]
 
 
 def _ipv4_fragments(segment: bytes) -> list[bytes]:
@@ -105,10 +105,10 @@ ENCODINGS = [
     ENCODINGS,
     ids=["ipv4-fragments", "ipv4-options", "ipv6-fragments", "ipv6-destination-options"],
 )
-def test_what_went_up_may_be_acknowledged(
-    own_router: Router,
-    own_connection: Connect,
-    forwarder: Forwarder,
+def test_ack_of_segment_passed_to_stack_stays_in_window(
+    private_router: Router,
+    open_private_connection: OpenConnection,
+    xdp_forwarder: XdpForwarder,
     version: int,
     encode: Callable[[bytes], list[bytes]],
 ) -> None:
@@ -118,12 +118,12 @@ def test_what_went_up_may_be_acknowledged(
     an IPv6 extension header.
     """
     # The crafted segment carries no valid TCP timestamp.
-    netns.set_sysctls(own_router.client.namespace, {"ipv4/tcp_timestamps": 0})
-    conn = own_connection(TCP_PROTOCOL, version)
-    conn.offloaded()
-    with tx_capture.frames(own_router.client.namespace) as sent:
+    netns.set_sysctls(private_router.client.namespace, {"ipv4/tcp_timestamps": 0})
+    conn = open_private_connection(IPPROTO_TCP, version)
+    conn.wait_offloaded()
+    with tx_capture.capture_tx(private_router.client.namespace) as sent:
         conn.exchange(tx_capture.PAYLOAD)
-        template = Ether(sent(own_router.client.device, tx_capture.PAYLOAD)[-1])
+        template = Ether(sent(private_router.client.device, tx_capture.PAYLOAD)[-1])
     segment = template[TCP]
     segment.seq = (segment.seq + len(tx_capture.PAYLOAD)) % _SEQ_MODULO
     segment.ack = (segment.ack + len(tx_capture.PAYLOAD)) % _SEQ_MODULO  # the exchange's echo
@@ -133,14 +133,14 @@ def test_what_went_up_may_be_acknowledged(
             if field in part.fields:
                 delattr(part, field)
     # The client's socket has not sent the crafted data and would answer its ACK.
-    nftables.run(DROP_TCP_INPUT, own_router.client.namespace)
-    before = forwarder.fates()
-    send_frames(own_router.client, encode(bytes(template)))
+    nftables.run(DROP_TCP_INPUT, private_router.client.namespace)
+    before = xdp_forwarder.result_counts()
+    send_frames(private_router.client, encode(bytes(template)))
     assert conn.server.recv(len(_DATA), socket.MSG_WAITALL) == _DATA
-    with rx_capture.frames(own_router.client) as arrived:
+    with rx_capture.capture_rx(private_router.client) as arrived:
         conn.server.sendall(tx_capture.PAYLOAD)
         assert (
             Ether(arrived(tx_capture.PAYLOAD)[0])[TCP].ack
             == (segment.seq + len(_DATA)) % _SEQ_MODULO
         )
-    assert not (forwarder.fates() - before)[Fate.OUT_OF_WINDOW]
+    assert not (xdp_forwarder.result_counts() - before)[ForwardResult.OUT_OF_WINDOW]

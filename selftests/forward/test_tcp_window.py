@@ -13,12 +13,12 @@ from scapy.layers.l2 import Ether
 
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.net import nftables
-from fixtures.guest.pytest_plugin.plugin_api import Connect
-from fixtures.guest.topology.client_router_server import Plan, Router
+from fixtures.guest.pytest_plugin.plugin_api import OpenConnection
+from fixtures.guest.topology.client_router_server import Router, RouterConfig
 from fixtures.guest.traffic import rx_capture, tx_capture
-from fixtures.guest.traffic.bulk_transfer import Transfer
-from fixtures.guest.traffic.connections import TCP_PROTOCOL, Connection, send_frames
-from fixtures.guest.traffic.xdp_forwarder import Fate, Forwarder
+from fixtures.guest.traffic.bulk_transfer import BulkTransfer
+from fixtures.guest.traffic.connections import IPPROTO_TCP, Connection, send_frames
+from fixtures.guest.traffic.xdp_forwarder import ForwardResult, XdpForwarder
 
 _PAYLOAD = b"a segment by hand"
 _BEYOND_WINDOW = 1 << 30
@@ -87,7 +87,7 @@ def _changed_segment(router: Router, conn: Connection, change: Change) -> bytes:
     All packets of the exchange have crossed the router by then. The client may delay its
     last ACK by 40 ms and more; that ACK must not be counted with what is sent next.
     """
-    with tx_capture.frames(router.client.namespace) as sent:
+    with tx_capture.capture_tx(router.client.namespace) as sent:
         conn.exchange(_PAYLOAD)
         wait_for(
             "both sides to acknowledge all data",
@@ -101,7 +101,7 @@ def _changed_segment(router: Router, conn: Connection, change: Change) -> bytes:
 
 def _reaches_server(router: Router, segment: bytes) -> bool:
     """Send a frame from the client; return whether the server receives it."""
-    with rx_capture.frames(router.server) as arrived:
+    with rx_capture.capture_rx(router.server) as arrived:
         send_frames(router.client, [segment])
         return bool(arrived(_PAYLOAD, 0))
 
@@ -109,63 +109,65 @@ def _reaches_server(router: Router, segment: bytes) -> bool:
 @pytest.mark.clause("FM-3", "FM-4")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("change", [*OUT_OF_WINDOW, *BAD_FLAGS, *ACCEPTED], ids=_change_id)
-def test_program_drops_what_is_outside_its_window_or_has_bad_flags(
-    own_router: Router,
-    own_connection: Connect,
-    forwarder: Forwarder,
+def test_segment_out_of_window_or_with_bad_flags_is_dropped(
+    private_router: Router,
+    open_private_connection: OpenConnection,
+    xdp_forwarder: XdpForwarder,
     change: Change,
     version: int,
 ) -> None:
     """XDP drops segments out of the window or with bad flags, and forwards old ones."""
-    conn = own_connection(TCP_PROTOCOL, version)
-    conn.offloaded()
-    segment = _changed_segment(own_router, conn, change)
-    before = forwarder.fates()
-    received = _reaches_server(own_router, segment)
-    counted = forwarder.fates() - before
-    del counted[Fate.NOT_TCP_OR_UDP]  # neighbour discovery, at any time
+    conn = open_private_connection(IPPROTO_TCP, version)
+    conn.wait_offloaded()
+    segment = _changed_segment(private_router, conn, change)
+    before = xdp_forwarder.result_counts()
+    received = _reaches_server(private_router, segment)
+    counted = xdp_forwarder.result_counts() - before
+    del counted[ForwardResult.NOT_TCP_OR_UDP]  # neighbour discovery, at any time
     if change in OUT_OF_WINDOW:
-        assert (received, counted) == (False, {Fate.OUT_OF_WINDOW: 1})
+        assert (received, counted) == (False, {ForwardResult.OUT_OF_WINDOW: 1})
     elif change in BAD_FLAGS:
-        assert (received, counted) == (False, {Fate.BAD_FLAGS: 1})
+        assert (received, counted) == (False, {ForwardResult.BAD_TCP_FLAGS: 1})
     else:
         assert received
-        assert counted[Fate.FORWARDED] >= 1
+        assert counted[ForwardResult.FORWARDED] >= 1
     conn.exchange()  # the connection still works
 
 
 @pytest.mark.clause("FM-3")
-@pytest.mark.parametrize("own_router", [Plan(tables="none")], ids=["stack"], indirect=True)
+@pytest.mark.parametrize(
+    "private_router", [RouterConfig(tables="none")], ids=["stack"], indirect=True
+)
 @pytest.mark.parametrize("change", [*OUT_OF_WINDOW, *BAD_FLAGS, *ACCEPTED], ids=_change_id)
-def test_conntrack_holds_the_same_to_be_invalid(
-    own_router: Router, own_connection: Connect, change: Change
+def test_conntrack_without_offload_finds_same_segments_invalid(
+    private_router: Router, open_private_connection: OpenConnection, change: Change
 ) -> None:
     """Conntrack without offload calls the same segments invalid: the reference for XDP.
 
     The router must not offload: conntrack learns the windows again when a flow comes back to
     it (flow_offload_fixup_tcp() in net/netfilter/nf_flow_table_core.c).
     """
-    nftables.run(DROP_INVALID, own_router.namespace)
-    conn = own_connection(TCP_PROTOCOL, 4)
+    nftables.run(DROP_INVALID, private_router.namespace)
+    conn = open_private_connection(IPPROTO_TCP, 4)
     conn.exchange()
-    assert _reaches_server(own_router, _changed_segment(own_router, conn, change)) == (
+    assert _reaches_server(private_router, _changed_segment(private_router, conn, change)) == (
         change in ACCEPTED
     )
 
 
 @pytest.mark.clause("FM-3", "FM-10")
-def test_nothing_of_a_connection_is_out_of_its_window(
-    own_connection: Connect, forwarder: Forwarder
+def test_tcp_transfer_with_window_scaling_stays_in_window(
+    open_private_connection: OpenConnection, xdp_forwarder: XdpForwarder
 ) -> None:
     """XDP drops no segment of a 1 MiB transfer, whose windows are scaled.
 
     XDP must know the window scale from the SYNs; without it the transfer would stop.
     """
-    conn = own_connection(TCP_PROTOCOL, 4)
-    conn.offloaded()
-    before = forwarder.fates()
+    conn = open_private_connection(IPPROTO_TCP, 4)
+    conn.wait_offloaded()
+    before = xdp_forwarder.result_counts()
     size = 1 << 20
-    assert Transfer(conn, size, seed=1).arrives()
-    counted = forwarder.fates() - before
-    assert counted[Fate.OUT_OF_WINDOW] == 0
-    assert counted[Fate.FORWARDED] > size // 1500
+    assert BulkTransfer(conn, size, seed=1).received_intact()
+    counted = xdp_forwarder.result_counts() - before
+    assert counted[ForwardResult.OUT_OF_WINDOW] == 0
+    assert counted[ForwardResult.FORWARDED] > size // 1500

@@ -12,10 +12,10 @@ import pytest
 from fixtures.flowmap import uapi
 from fixtures.guest.bpf import bpf_attr
 from fixtures.guest.bpf import map_syscalls as bpf
-from fixtures.guest.bpf.libbpf import LoadError, Object
-from fixtures.guest.core.expect_errno import refused
-from fixtures.guest.pytest_plugin.plugin_api import Connect, Flowmap, Load
-from fixtures.guest.traffic.connections import UDP_PROTOCOL, Flow
+from fixtures.guest.bpf.libbpf import BpfObject, LoadError
+from fixtures.guest.core.expect_errno import expect_errno
+from fixtures.guest.pytest_plugin.plugin_api import LoadBpf, MakeFlowmap, OpenConnection
+from fixtures.guest.traffic.connections import IPPROTO_UDP, Flow
 
 MapCmd = Callable[[int, uapi.Key], object]
 
@@ -47,11 +47,11 @@ REFUSAL_ERRNOS = {errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, _ENOTSUPP}
 
 @pytest.mark.clause("FM-7", "V0-1")
 @pytest.mark.parametrize("modify", MODIFYING_CMDS.values(), ids=MODIFYING_CMDS)
-def test_command_that_would_change_the_map_is_refused(
-    flowmap: int, connection: Connect, modify: MapCmd
+def test_modifying_cmd_fails_and_changes_nothing(
+    flowmap: int, open_connection: OpenConnection, modify: MapCmd
 ) -> None:
     """A modifying command fails with one errno, whatever the key, and leaves the flow as it is."""
-    flow = connection(UDP_PROTOCOL, 4).offloaded()
+    flow = open_connection(IPPROTO_UDP, 4).wait_offloaded()
     before = [bytes(bpf.lookup(flowmap, key))[8:] for key in flow.keys]
 
     errnos = set()
@@ -71,29 +71,31 @@ def test_command_that_would_change_the_map_is_refused(
 
 @pytest.mark.clause("FM-7")
 @pytest.mark.parametrize("flags", [1, 2, 4, 8, 1 << 63], ids=hex)
-def test_lookup_refuses_flags(flowmap: int, flags: int) -> None:
+def test_lookup_with_flags_returns_einval(flowmap: int, flags: int) -> None:
     """BPF_MAP_LOOKUP_ELEM with any flag returns EINVAL."""
-    with refused(errno.EINVAL):
+    with expect_errno(errno.EINVAL):
         bpf.lookup(flowmap, uapi.Key(l3proto=2), flags)
 
 
-def _offload_flows(connection: Connect, count: int) -> list[Flow]:
+def _offload_flows(connection: OpenConnection, count: int) -> list[Flow]:
     """Offload ``count`` UDP connections, alternating IPv6 and IPv4."""
     return [
-        connection(UDP_PROTOCOL, 4 if port % 2 else 6, server_port=7100 + port).offloaded()
+        connection(IPPROTO_UDP, 4 if port % 2 else 6, server_port=7100 + port).wait_offloaded()
         for port in range(count)
     ]
 
 
 @pytest.mark.clause("FM-6", "V0-2")
-def test_walk_visits_each_key_once_and_ends(flowmap: int, connection: Connect) -> None:
+def test_get_next_key_visits_each_key_once(flowmap: int, open_connection: OpenConnection) -> None:
     """BPF_MAP_GET_NEXT_KEY visits each key of five flows once and ends."""
-    expected = sorted(bytes(key) for flow in _offload_flows(connection, 5) for key in flow.keys)
-    assert sorted(bytes(key) for key in bpf.keys(flowmap, limit=100)) == expected
+    expected = sorted(
+        bytes(key) for flow in _offload_flows(open_connection, 5) for key in flow.keys
+    )
+    assert sorted(bytes(key) for key in bpf.iterate_keys(flowmap, limit=100)) == expected
 
 
 @pytest.mark.clause("FM-6", "V0-2")
-def test_walk_of_an_empty_map_ends_at_once(flowmap: int) -> None:
+def test_get_next_key_on_empty_map_returns_enoent(flowmap: int) -> None:
     """BPF_MAP_GET_NEXT_KEY on an empty map returns ENOENT, with and without a key."""
     with pytest.raises(FileNotFoundError):
         bpf.next_key(flowmap, None)
@@ -103,9 +105,13 @@ def test_walk_of_an_empty_map_ends_at_once(flowmap: int) -> None:
 
 @pytest.mark.clause("FM-6")
 @pytest.mark.parametrize("size", [1, 3, 64], ids="batch-size-{}".format)
-def test_batches_visit_each_entry_once(flowmap: int, connection: Connect, size: int) -> None:
+def test_lookup_batch_visits_each_entry_once(
+    flowmap: int, open_connection: OpenConnection, size: int
+) -> None:
     """BPF_MAP_LOOKUP_BATCH visits each entry of four flows once, for every batch size."""
-    expected = sorted(bytes(key) for flow in _offload_flows(connection, 4) for key in flow.keys)
+    expected = sorted(
+        bytes(key) for flow in _offload_flows(open_connection, 4) for key in flow.keys
+    )
     seen: list[bytes] = []
     cursor, ended = None, False
     while not ended:
@@ -116,9 +122,9 @@ def test_batches_visit_each_entry_once(flowmap: int, connection: Connect, size: 
 
 
 @pytest.mark.clause("MM-9", "FM-8")
-def test_program_may_look_up(make_flowmap: Flowmap, load: Load) -> None:
+def test_prog_with_lookup_only_loads(make_flowmap: MakeFlowmap, load_bpf: LoadBpf) -> None:
     """A program that calls only bpf_map_lookup_elem() loads: control for the rejections."""
-    load("verifier_reject", make_flowmap(), "allowed")
+    load_bpf("verifier_reject", make_flowmap(), "allowed")
 
 
 _BAD_MAP_TYPE = "cannot pass map_type {} into func {}#"
@@ -136,13 +142,11 @@ REJECTED_HELPERS = {
 
 @pytest.mark.clause("MM-9", "FM-8")
 @pytest.mark.parametrize("prog", REJECTED_HELPERS)
-def test_program_that_calls_another_helper_is_told_why_not(
-    make_flowmap: Flowmap, prog: str
-) -> None:
+def test_prog_with_other_map_helper_is_rejected(make_flowmap: MakeFlowmap, prog: str) -> None:
     """The verifier rejects every other map helper, and its message names the reason."""
     code, message, helper = REJECTED_HELPERS[prog]
     with pytest.raises(LoadError) as rejection:
-        Object("verifier_reject", {"flows": make_flowmap()}, (prog,))
+        BpfObject("verifier_reject", {"flows": make_flowmap()}, (prog,))
     assert rejection.value.errno == code
     assert message.format(bpf.flowmap_type(), helper) in str(rejection.value)
 
@@ -156,19 +160,19 @@ def test_program_that_calls_another_helper_is_told_why_not(
     ],
     ids=["write-value", "read-past-end"],
 )
-def test_program_that_goes_beyond_the_value_is_refused_when_loaded(
-    make_flowmap: Flowmap, prog: str, message: str
+def test_prog_with_invalid_value_access_is_rejected(
+    make_flowmap: MakeFlowmap, prog: str, message: str
 ) -> None:
     """The verifier rejects a write to the value and a read past its end with EACCES."""
     with pytest.raises(LoadError) as rejection:
-        Object("verifier_reject", {"flows": make_flowmap()}, (prog,))
+        BpfObject("verifier_reject", {"flows": make_flowmap()}, (prog,))
     assert rejection.value.errno == errno.EACCES
     assert message in str(rejection.value)
 
 
 @pytest.mark.clause("MM-9", "FM-9")
-def test_program_that_may_sleep_is_refused_when_loaded(
-    make_flowmap: Flowmap, cleanup: ExitStack
+def test_sleepable_prog_with_lookup_is_rejected(
+    make_flowmap: MakeFlowmap, cleanup: ExitStack
 ) -> None:
     """The verifier rejects lookups in sleepable programs, directly and through an outer map."""
     flowmap = make_flowmap()
@@ -176,7 +180,7 @@ def test_program_that_may_sleep_is_refused_when_loaded(
     cleanup.callback(os.close, outer)
     maps = {"flows": flowmap, "outer": outer}
     # Control: the same lookup in a non-sleepable program must load.
-    Object("sleepable_lookup", maps, ("inner_map_xdp",)).close()
+    BpfObject("sleepable_lookup", maps, ("inner_map_xdp",)).close()
     for program, message in (
         ("flowmap_sleepable", "Sleepable programs can only use"),
         (
@@ -185,6 +189,6 @@ def test_program_that_may_sleep_is_refused_when_loaded(
         ),
     ):
         with pytest.raises(LoadError) as rejection:
-            Object("sleepable_lookup", maps, (program,))
+            BpfObject("sleepable_lookup", maps, (program,))
         assert rejection.value.errno == errno.EINVAL
         assert message in str(rejection.value)

@@ -11,13 +11,13 @@ import pytest
 
 from fixtures.flowmap import uapi
 from fixtures.guest.bpf import map_syscalls as bpf
-from fixtures.guest.core.expect_errno import refused
+from fixtures.guest.core.expect_errno import expect_errno
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import ftrace
 from fixtures.guest.net import conntrack
-from fixtures.guest.pytest_plugin.plugin_api import Connect
+from fixtures.guest.pytest_plugin.plugin_api import OpenConnection
 from fixtures.guest.topology.client_router_server import Router
-from fixtures.guest.traffic.connections import UDP_PROTOCOL, Flow
+from fixtures.guest.traffic.connections import IPPROTO_UDP, Flow
 
 # Returns the iteration's next key, or None at its end.
 Step = Callable[[], uapi.Key | None]
@@ -53,30 +53,30 @@ def _lookup_batch(fd: int) -> Step:
     return step
 
 
-def _offload_flows(connection: Connect, count: int) -> list[Flow]:
+def _offload_flows(connection: OpenConnection, count: int) -> list[Flow]:
     """Offload ``count`` UDP connections, alternating IPv6 and IPv4."""
     return [
-        connection(UDP_PROTOCOL, 4 if port % 2 else 6, server_port=7200 + port).offloaded()
+        connection(IPPROTO_UDP, 4 if port % 2 else 6, server_port=7200 + port).wait_offloaded()
         for port in range(count)
     ]
 
 
 @pytest.mark.clause("FM-6", "SN-6")
-def test_walk_passes_over_many_that_have_ended(
-    router: Router, flowmap: int, connection: Connect
+def test_get_next_key_skips_many_dead_flows(
+    router: Router, flowmap: int, open_connection: OpenConnection
 ) -> None:
     """BPF_MAP_GET_NEXT_KEY skips 150 dead flows to reach a new one.
 
     That is more than the kernel skips with bottom halves off: NF_FLOW_SNOOP_BATCH.
     """
-    flows = _offload_flows(connection, 150)
-    assert len(list(bpf.keys(flowmap))) == 2 * len(flows)
+    flows = _offload_flows(open_connection, 150)
+    assert len(list(bpf.iterate_keys(flowmap))) == 2 * len(flows)
     conntrack.flush(router.namespace)
     # Usually garbage collection has not yet removed all of them.
-    with refused(errno.ENOENT):
+    with expect_errno(errno.ENOENT):
         bpf.next_key(flowmap, None)
-    (new_flow,) = _offload_flows(connection, 1)
-    assert sorted(map(bytes, bpf.keys(flowmap))) == sorted(map(bytes, new_flow.keys))
+    (new_flow,) = _offload_flows(open_connection, 1)
+    assert sorted(map(bytes, bpf.iterate_keys(flowmap))) == sorted(map(bytes, new_flow.keys))
 
 
 @pytest.mark.clause("FM-6")
@@ -84,15 +84,15 @@ def test_walk_passes_over_many_that_have_ended(
     "start_iteration", [_get_next_key, _lookup_batch], ids=["get-next-key", "lookup-batch"]
 )
 @pytest.mark.parametrize("steps", [1, 2, 5], ids="after-{}-keys".format)
-def test_walk_goes_on_where_its_last_flow_has_ended(
+def test_iteration_after_deletion_of_last_key_continues(
     router: Router,
     flowmap: int,
-    connection: Connect,
+    open_connection: OpenConnection,
     steps: int,
     start_iteration: Callable[[int], Step],
 ) -> None:
     """An iteration goes on after conntrack deletes the flow that it returned last."""
-    flows = _offload_flows(connection, 5)
+    flows = _offload_flows(open_connection, 5)
     step = start_iteration(flowmap)
     seen = [step() for _ in range(steps)]
     last = seen[-1]
@@ -112,11 +112,11 @@ def test_walk_goes_on_where_its_last_flow_has_ended(
 
 
 @pytest.mark.clause("FM-6", "SN-6")
-def test_so_many_walks_at_one_time_go_on_where_their_last_flows_have_ended(
-    router: Router, flowmap: int, connection: Connect
+def test_sixteen_iterations_after_deletions_continue(
+    router: Router, flowmap: int, open_connection: OpenConnection
 ) -> None:
     """Sixteen iterations at once, the maximum, go on after deletion of the flows returned last."""
-    oldest_flow, *deleted_flows = _offload_flows(connection, CURSORS + 1)
+    oldest_flow, *deleted_flows = _offload_flows(open_connection, CURSORS + 1)
     iterations = [_get_next_key(flowmap) for _ in range(CURSORS)]
     # The first goes furthest, so that no iteration shares another's position.
     for number, step in enumerate(iterations):
@@ -131,54 +131,56 @@ def test_so_many_walks_at_one_time_go_on_where_their_last_flows_have_ended(
 
 
 @pytest.mark.clause("FM-6")
-def test_walk_steps_over_flows_that_have_gone_at_one_time(
-    router: Router, flowmap: int, connection: Connect
+def test_get_next_key_after_many_deletions_checks_few_entries(
+    router: Router, flowmap: int, open_connection: OpenConnection
 ) -> None:
     """BPF_MAP_GET_NEXT_KEY finds the next entry after removed ones without checking each number.
 
     Entries are numbered; the kernel must not count down through the numbers that are unused.
     """
-    flows = _offload_flows(connection, 24)
+    flows = _offload_flows(open_connection, 24)
     newest, removed, next_one = flows[-1], flows[16:-1], flows[15]
     step = _get_next_key(flowmap)
     assert [bytes(step() or b"") for _ in newest.keys] == list(map(bytes, newest.keys))
     for flow in removed:
         conntrack.delete(flow.entry.original, router.namespace)
     left = len(flows) - len(removed)
-    wait_for("the deleted flows to leave the map", lambda: bpf.entries(flowmap) == left)
+    wait_for("the deleted flows to leave the map", lambda: bpf.flowmap_entry_count(flowmap) == left)
 
     # The kernel checks the route of each entry that it considers.
-    with ftrace.calls("ipv4_dst_check", "ip6_dst_check") as called:
+    with ftrace.count_calls("ipv4_dst_check", "ip6_dst_check") as called:
         assert bytes(step() or b"") == bytes(next_one.original)
         checks = called().total()
     assert 1 <= checks < len(removed)
 
 
 @pytest.mark.clause("FM-6")
-def test_key_that_was_never_there_ends_the_walk(flowmap: int, connection: Connect) -> None:
+def test_get_next_key_of_unknown_key_returns_enoent(
+    flowmap: int, open_connection: OpenConnection
+) -> None:
     """BPF_MAP_GET_NEXT_KEY of a key that never was in the map returns ENOENT."""
-    flows = _offload_flows(connection, 3)
+    flows = _offload_flows(open_connection, 3)
     unknown = uapi.Key.from_buffer_copy(flows[0].original)
     unknown.ports.source ^= 1
-    with refused(errno.ENOENT):
+    with expect_errno(errno.ENOENT):
         bpf.next_key(flowmap, unknown)
-    assert len(list(bpf.keys(flowmap))) == 2 * len(flows)
+    assert len(list(bpf.iterate_keys(flowmap))) == 2 * len(flows)
 
 
 @pytest.mark.clause("FM-6", "FM-3")
-def test_key_that_a_walk_hands_out_has_nothing_of_old_memory(
-    flowmap: int, connection: Connect, cleanup: ExitStack
+def test_get_next_key_returns_no_stale_memory(
+    flowmap: int, open_connection: OpenConnection, cleanup: ExitStack
 ) -> None:
     """A returned key contains no stale memory.
 
     The kernel has just freed, on the same CPU, its copy of a key whose bits are all set.
     """
-    expected = set(map(bytes, connection(UDP_PROTOCOL, 4).offloaded().keys))
+    expected = set(map(bytes, open_connection(IPPROTO_UDP, 4).wait_offloaded().keys))
     cleanup.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
     os.sched_setaffinity(0, {0})
     ones = uapi.Key()
     ctypes.memset(ctypes.addressof(ones), 0xFF, ctypes.sizeof(ones))
     for _ in range(64):
-        with refused(errno.EINVAL):
+        with expect_errno(errno.EINVAL):
             bpf.lookup(flowmap, ones)
         assert bytes(bpf.next_key(flowmap, None)) in expected

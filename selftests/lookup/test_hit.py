@@ -15,15 +15,17 @@ from fixtures.flowmap import uapi
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.bpf import prog_syscalls
 from fixtures.guest.net import netlink, rtnetlink
-from fixtures.guest.pytest_plugin.plugin_api import Connect, Load, describe
+from fixtures.guest.pytest_plugin.plugin_api import LoadBpf, OpenConnection, router_config_id
 from fixtures.guest.topology import pppoe
-from fixtures.guest.topology.client_router_server import Plan, Router
-from fixtures.guest.traffic.connections import TCP_PROTOCOL, UDP_PROTOCOL, Flow, connect, frame
+from fixtures.guest.topology.client_router_server import Router, RouterConfig
+from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP, Flow, build_frame, connect
 
-protocols = pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
+protocols = pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
 versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
-ROUTER_CONFIGS = [Plan(), Plan(nat="masquerade"), Plan(nat="snat+dnat")]
-router_configs = pytest.mark.parametrize("router", ROUTER_CONFIGS, ids=describe, indirect=True)
+ROUTER_CONFIGS = [RouterConfig(), RouterConfig(nat="masquerade"), RouterConfig(nat="snat+dnat")]
+router_configs = pytest.mark.parametrize(
+    "router", ROUTER_CONFIGS, ids=router_config_id, indirect=True
+)
 
 # The counters of selftests/bpf/xdp_flow_lookup.bpf.c
 HIT_ORIGINAL, HIT_REPLY, MISS, UNPARSED, ALIASED = range(COUNTERS := 5)
@@ -33,26 +35,29 @@ HIT_ORIGINAL, HIT_REPLY, MISS, UNPARSED, ALIASED = range(COUNTERS := 5)
 @router_configs
 @versions
 @protocols
-def test_both_directions_are_found_by_the_system_call(
-    flowmap: int, connection: Connect, protocol: int, version: int
+def test_syscall_lookup_of_both_directions_hits(
+    flowmap: int, open_connection: OpenConnection, protocol: int, version: int
 ) -> None:
     """Lookups of both directions from user space hit, with directions 0 and 1."""
-    flow = connection(protocol, version).offloaded()
+    flow = open_connection(protocol, version).wait_offloaded()
     assert bpf.lookup(flowmap, flow.original).dir == 0
     assert bpf.lookup(flowmap, flow.reply).dir == 1
 
 
 @pytest.mark.clause("FM-4", "FM-3")
 @pytest.mark.parametrize(
-    "router", [Plan(vlans=(7,)), Plan(vlans=(100, 7))], ids=describe, indirect=True
+    "router",
+    [RouterConfig(vlans=(7,)), RouterConfig(vlans=(100, 7))],
+    ids=router_config_id,
+    indirect=True,
 )
 @versions
 def test_vlan_tags_are_part_of_key_and_value(
-    router: Router, flowmap: int, connection: Connect, version: int
+    router: Router, flowmap: int, open_connection: OpenConnection, version: int
 ) -> None:
     """Keys and values hold the VLAN tags; a key with another tag or none misses."""
-    flow = connection(UDP_PROTOCOL, version).offloaded()
-    tags = list(router.layers)
+    flow = open_connection(IPPROTO_UDP, version).wait_offloaded()
+    tags = list(router.encap)
     to_server, to_client = (bpf.lookup(flowmap, key) for key in flow.keys)
     assert (to_server.dir, to_client.dir) == (0, 1)
     # Packets leave untagged to the server, and with all tags to the client.
@@ -62,59 +67,62 @@ def test_vlan_tags_are_part_of_key_and_value(
     for layer in range(len(tags)):
         other = uapi.Key.from_buffer_copy(flow.original)
         other.encap[layer].id += 1
-        assert bpf.found(flowmap, other) is None
+        assert bpf.lookup_or_none(flowmap, other) is None
     untagged = uapi.Key.from_buffer_copy(flow.original)
     untagged.encap[:] = [uapi.Encap() for _ in range(uapi.ENCAP_MAX)]
-    assert bpf.found(flowmap, untagged) is None
+    assert bpf.lookup_or_none(flowmap, untagged) is None
 
 
 @pytest.mark.clause("FM-4", "FM-3")
 @versions
 @protocols
 def test_pppoe_session_is_part_of_key_and_value(
-    own_router: Router, own_flowmap: int, cleanup: ExitStack, protocol: int, version: int
+    private_router: Router, private_flowmap: int, cleanup: ExitStack, protocol: int, version: int
 ) -> None:
     """Keys and values hold the PPPoE session; a key with another session or none misses."""
-    router = pppoe.over(own_router, 0x1234, cleanup)
-    flow = connect(router, protocol, version, cleanup).offloaded()
-    to_server, to_client = (bpf.lookup(own_flowmap, key) for key in flow.keys)
+    router = pppoe.add_session(private_router, 0x1234, cleanup)
+    flow = connect(router, protocol, version, cleanup).wait_offloaded()
+    to_server, to_client = (bpf.lookup(private_flowmap, key) for key in flow.keys)
     assert (to_server.dir, to_client.dir) == (0, 1)
     assert [layer.id for layer in to_server.encap] == [0] * uapi.ENCAP_MAX
-    assert [(layer.id, layer.proto) for layer in to_client.encap] == [*router.layers, (0, 0)]
+    assert [(layer.id, layer.proto) for layer in to_client.encap] == [*router.encap, (0, 0)]
     # The value also holds the Ethernet header that carries the session.
-    assert (to_client.xmit_type, to_client.oifindex) == (uapi.XMIT_DIRECT, router.inside.index)
-    assert uapi.mac(to_client.h_source) == router.inside.mac
-    assert uapi.mac(to_client.h_dest) == router.client.mac
+    assert (to_client.xmit_type, to_client.oifindex) == (uapi.XMIT_DIRECT, router.lan.ifindex)
+    assert uapi.format_mac(to_client.h_source) == router.lan.mac
+    assert uapi.format_mac(to_client.h_dest) == router.client.mac
     assert to_client.mtu == 1500 - pppoe.OVERHEAD
 
     for session in (0, 0x1235):
         other = uapi.Key.from_buffer_copy(flow.original)
         other.encap[0].id = session
-        assert bpf.found(own_flowmap, other) is None
+        assert bpf.lookup_or_none(private_flowmap, other) is None
 
 
 @pytest.mark.clause("FM-4", "V0-3", "V0-7")
 @pytest.mark.parametrize(
-    "router", [Plan(), Plan(vlans=(7,)), Plan(vlans=(100, 7))], ids=describe, indirect=True
+    "router",
+    [RouterConfig(), RouterConfig(vlans=(7,)), RouterConfig(vlans=(100, 7))],
+    ids=router_config_id,
+    indirect=True,
 )
 @versions
 @protocols
-def test_both_directions_are_found_by_an_xdp_program(
+def test_xdp_lookup_of_both_directions_hits(
     router: Router,
     flowmap: int,
-    connection: Connect,
+    open_connection: OpenConnection,
     cleanup: ExitStack,
-    load: Load,
+    load_bpf: LoadBpf,
     protocol: int,
     version: int,
 ) -> None:
     """XDP lookups of packets of both directions hit and return the same values as bpf(2)."""
-    program = load("xdp_flow_lookup", flowmap)
+    program = load_bpf("xdp_flow_lookup", flowmap)
     # Attach before the offload: attaching makes the device's routes, and so its flows, stale.
-    for port in (router.inside, router.outside):
-        program.attach_xdp("xdp_flow_lookup", port.index, router.namespace, cleanup)
-    conn = connection(protocol, version)
-    flow = conn.offloaded()
+    for port in (router.lan, router.wan):
+        program.attach_xdp("xdp_flow_lookup", port.ifindex, router.namespace, cleanup)
+    conn = open_connection(protocol, version)
+    flow = conn.wait_offloaded()
     before = [program.counter(which) for which in range(COUNTERS)]
 
     for _ in range(3):
@@ -136,14 +144,18 @@ def test_both_directions_are_found_by_an_xdp_program(
 
 
 @pytest.mark.clause("FM-5", "FM-4")
-def test_xdp_program_misses_what_is_not_offloaded(
-    router: Router, flowmap: int, connection: Connect, cleanup: ExitStack, load: Load
+def test_xdp_lookup_before_offload_misses(
+    router: Router,
+    flowmap: int,
+    open_connection: OpenConnection,
+    cleanup: ExitStack,
+    load_bpf: LoadBpf,
 ) -> None:
     """The XDP lookup of a packet that precedes the offload misses."""
-    program = load("xdp_flow_lookup", flowmap)
-    program.attach_xdp("xdp_flow_lookup", router.inside.index, router.namespace, cleanup)
+    program = load_bpf("xdp_flow_lookup", flowmap)
+    program.attach_xdp("xdp_flow_lookup", router.lan.ifindex, router.namespace, cleanup)
     # The connection's first packet precedes its flow.
-    connection(UDP_PROTOCOL, 4).exchange()
+    open_connection(IPPROTO_UDP, 4).exchange()
     assert program.counter(MISS) >= 1
     assert program.counter(HIT_ORIGINAL) == 0
 
@@ -154,30 +166,34 @@ def test_xdp_program_misses_what_is_not_offloaded(
     [{"flags": "MF"}, {"frag": 1}, {"flags": "MF", "frag": 1}],
     ids=["first-fragment", "last-fragment", "middle-fragment"],
 )
-def test_xdp_program_takes_no_fragment_for_a_flow(
-    router: Router, flowmap: int, connection: Connect, load: Load, fragment_fields: dict[str, Any]
+def test_xdp_lookup_skips_ip_fragments(
+    router: Router,
+    flowmap: int,
+    open_connection: OpenConnection,
+    load_bpf: LoadBpf,
+    fragment_fields: dict[str, Any],
 ) -> None:
     """The XDP program does not look up IP fragments, whose ports it cannot rely on."""
-    program = load("xdp_flow_lookup", flowmap)
-    conn = connection(UDP_PROTOCOL, 4)
-    conn.offloaded()
-    packet = Ether(frame(router.client, router.inside, conn.tuple))
+    program = load_bpf("xdp_flow_lookup", flowmap)
+    conn = open_connection(IPPROTO_UDP, 4)
+    conn.wait_offloaded()
+    packet = Ether(build_frame(router.client, router.lan, conn.tuple))
     run = program.program_fd("xdp_flow_lookup")
-    prog_syscalls.run_xdp(run, bytes(packet), router.inside.index, router.namespace)
+    prog_syscalls.run_xdp(run, bytes(packet), router.lan.ifindex, router.namespace)
     assert program.counter(HIT_ORIGINAL) == 1
 
     # The UDP header stays in the packet, so only the fragment check can prevent a hit.
     for field, value in fragment_fields.items():
         setattr(packet[IP], field, value)
-    prog_syscalls.run_xdp(run, bytes(packet), router.inside.index, router.namespace)
+    prog_syscalls.run_xdp(run, bytes(packet), router.lan.ifindex, router.namespace)
     assert (program.counter(HIT_ORIGINAL), program.counter(UNPARSED)) == (1, 1)
 
 
 def _addresses(value: uapi.Value, family: int) -> tuple[str, int, str, int]:
     return (
-        uapi.text(value.src, family),
+        uapi.format_address(value.src, family),
         value.ports.source,
-        uapi.text(value.dst, family),
+        uapi.format_address(value.dst, family),
         value.ports.destination,
     )
 
@@ -186,17 +202,17 @@ def _addresses(value: uapi.Value, family: int) -> tuple[str, int, str, int]:
 @router_configs
 @versions
 @protocols
-def test_value_tells_how_the_packet_leaves(
-    router: Router, flowmap: int, connection: Connect, protocol: int, version: int
+def test_value_matches_translated_tuple_and_output_device(
+    router: Router, flowmap: int, open_connection: OpenConnection, protocol: int, version: int
 ) -> None:
     """Each direction's value matches conntrack's translation and the output device."""
-    flow = connection(protocol, version).offloaded()
-    nat = router.plan.nat or ""
+    flow = open_connection(protocol, version).wait_offloaded()
+    nat = router.config.nat or ""
     flags = uapi.F_SNAT * ("masquerade" in nat or "snat" in nat) + uapi.F_DNAT * ("dnat" in nat)
 
     for key, translated, output in (
-        (flow.original, flow.entry.reply.reversed(), router.outside),
-        (flow.reply, flow.entry.original.reversed(), router.inside),
+        (flow.original, flow.entry.reply.reversed(), router.wan),
+        (flow.reply, flow.entry.original.reversed(), router.lan),
     ):
         value = bpf.lookup(flowmap, key)
         assert _addresses(value, translated.family) == (
@@ -206,7 +222,7 @@ def test_value_tells_how_the_packet_leaves(
             translated.destination_port,
         )
         assert value.flags == flags
-        assert value.oifindex == output.index
+        assert value.oifindex == output.ifindex
         assert value.xmit_type == uapi.XMIT_NEIGH
         assert value.mtu == 1500
         assert (value.ct_mark, value.ct_zone) == (flow.entry.mark, flow.entry.zone)
@@ -215,68 +231,82 @@ def test_value_tells_how_the_packet_leaves(
 
 @pytest.mark.clause("FM-3")
 @versions
-def test_value_holds_the_mac_addresses(
-    router: Router, flowmap: int, connection: Connect, version: int
+def test_value_holds_output_and_next_hop_mac(
+    router: Router, flowmap: int, open_connection: OpenConnection, version: int
 ) -> None:
     """Each direction's value holds the MAC addresses of output device and next hop."""
-    flow = connection(UDP_PROTOCOL, version).offloaded()
+    flow = open_connection(IPPROTO_UDP, version).wait_offloaded()
     for key, output, next_hop in (
-        (flow.original, router.outside, router.server),
-        (flow.reply, router.inside, router.client),
+        (flow.original, router.wan, router.server),
+        (flow.reply, router.lan, router.client),
     ):
         value = bpf.lookup(flowmap, key)
-        assert (uapi.mac(value.h_source), uapi.mac(value.h_dest)) == (output.mac, next_hop.mac)
+        assert (uapi.format_mac(value.h_source), uapi.format_mac(value.h_dest)) == (
+            output.mac,
+            next_hop.mac,
+        )
 
 
 @pytest.mark.clause("V0-11")
-def test_lookups_print_nothing(
-    router: Router, flowmap: int, connection: Connect, cleanup: ExitStack, load: Load
+def test_lookups_write_nothing_to_kernel_log(
+    router: Router,
+    flowmap: int,
+    open_connection: OpenConnection,
+    cleanup: ExitStack,
+    load_bpf: LoadBpf,
 ) -> None:
     """Lookups by XDP and bpf(2) write nothing to the kernel log."""
-    program = load("xdp_flow_lookup", flowmap)
-    conn = connection(UDP_PROTOCOL, 4)
-    flow = conn.offloaded()
-    packet = frame(router.client, router.inside, conn.tuple)
+    program = load_bpf("xdp_flow_lookup", flowmap)
+    conn = open_connection(IPPROTO_UDP, 4)
+    flow = conn.wait_offloaded()
+    packet = build_frame(router.client, router.lan, conn.tuple)
     log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
     cleanup.callback(os.close, log)
     os.lseek(log, 0, os.SEEK_END)
 
     run = program.program_fd("xdp_flow_lookup")
-    prog_syscalls.run_xdp(run, packet, router.inside.index, router.namespace, repeat=1000)
+    prog_syscalls.run_xdp(run, packet, router.lan.ifindex, router.namespace, repeat=1000)
     for key in flow.keys:
         bpf.lookup(flowmap, key)
-    list(bpf.keys(flowmap))
+    list(bpf.iterate_keys(flowmap))
     with pytest.raises(BlockingIOError):
         os.read(log, 8192)
 
 
 @pytest.mark.clause("FM-3")
 @versions
-def test_mac_addresses_follow_the_neighbour_table(
-    own_router: Router, own_flowmap: int, own_connection: Connect, version: int
+def test_value_mac_addresses_follow_neighbour_table(
+    private_router: Router,
+    private_flowmap: int,
+    open_private_connection: OpenConnection,
+    version: int,
 ) -> None:
     """The value's MAC addresses follow a changed neighbour entry, and are 0 without one."""
-    flow = own_connection(UDP_PROTOCOL, version).offloaded()
-    wan, host = own_router.outside, own_router.server.addresses[version]
+    flow = open_private_connection(IPPROTO_UDP, version).wait_offloaded()
+    wan, host = private_router.wan, private_router.server.addresses[version]
 
     def current_macs() -> tuple[str, str]:
-        value = bpf.lookup(own_flowmap, flow.original)
-        return uapi.mac(value.h_source), uapi.mac(value.h_dest)
+        value = bpf.lookup(private_flowmap, flow.original)
+        return uapi.format_mac(value.h_source), uapi.format_mac(value.h_dest)
 
     new_mac = "02:00:00:00:00:99"
     netlink.transact(
-        netlink.NETLINK_ROUTE, [rtnetlink.neighbour(wan.index, host, new_mac)], wan.namespace
+        netlink.NETLINK_ROUTE,
+        [rtnetlink.add_permanent_neigh(wan.ifindex, host, new_mac)],
+        wan.namespace,
     )
     assert current_macs() == (wan.mac, new_mac)
 
-    netlink.transact(netlink.NETLINK_ROUTE, [rtnetlink.forget(wan.index, host)], wan.namespace)
+    netlink.transact(
+        netlink.NETLINK_ROUTE, [rtnetlink.delete_neigh(wan.ifindex, host)], wan.namespace
+    )
     assert current_macs() == (unknown := "00:00:00:00:00:00", unknown)
 
 
 @pytest.mark.clause("FM-3")
-def test_value_says_when_the_flow_expires(flowmap: int, connection: Connect) -> None:
+def test_value_expiry_is_within_flow_timeout(flowmap: int, open_connection: OpenConnection) -> None:
     """The value's expiry lies within the UDP flow timeout from now."""
-    flow = connection(UDP_PROTOCOL, 4).offloaded()
+    flow = open_connection(IPPROTO_UDP, 4).wait_offloaded()
     value = bpf.lookup(flowmap, flow.original)
     remaining = value.expires - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     # nf_flowtable_udp_timeout is 30 s; the kernel rounds to jiffies.
@@ -284,11 +314,12 @@ def test_value_says_when_the_flow_expires(flowmap: int, connection: Connect) -> 
 
 
 @pytest.mark.clause("FM-3", "FM-12")
-def test_value_names_the_conntrack_entry(flowmap: int, connection: Connect) -> None:
+def test_value_ct_id_matches_conntrack_entry(flowmap: int, open_connection: OpenConnection) -> None:
     """The values of both directions hold the id of the flow's conntrack entry."""
     flows: list[Flow] = [
-        connection(UDP_PROTOCOL, 4, server_port=port).offloaded() for port in (7001, 7002, 7003)
+        open_connection(IPPROTO_UDP, 4, server_port=port).wait_offloaded()
+        for port in (7001, 7002, 7003)
     ]
     for flow in flows:
         ct_ids = {bpf.lookup(flowmap, key).ct_id for key in flow.keys}
-        assert ct_ids == {flow.entry.identity}
+        assert ct_ids == {flow.entry.ct_id}

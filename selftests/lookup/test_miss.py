@@ -9,11 +9,11 @@ import pytest
 
 from fixtures.flowmap import uapi
 from fixtures.guest.bpf import map_syscalls as bpf
-from fixtures.guest.bpf.map_readers import Asker
-from fixtures.guest.core.expect_errno import refused
-from fixtures.guest.pytest_plugin.plugin_api import Connect, Load
+from fixtures.guest.bpf.map_readers import LookupProbe
+from fixtures.guest.core.expect_errno import expect_errno
+from fixtures.guest.pytest_plugin.plugin_api import LoadBpf, OpenConnection
 from fixtures.guest.topology.client_router_server import Router
-from fixtures.guest.traffic.connections import TCP_PROTOCOL, UDP_PROTOCOL
+from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP
 
 Change = Callable[[uapi.Key], None]
 
@@ -78,75 +78,80 @@ KEY_CHANGES: dict[str, Change] = {
 
 
 @pytest.mark.clause("FM-5", "V0-6")
-@pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
-def test_key_that_differs_in_one_field_is_not_found(
-    flowmap: int, connection: Connect, protocol: int
+@pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
+def test_key_differing_in_one_field_misses(
+    flowmap: int, open_connection: OpenConnection, protocol: int
 ) -> None:
     """A key that differs from the flow's in any one field misses."""
-    flow = connection(protocol, 4).offloaded()
+    flow = open_connection(protocol, 4).wait_offloaded()
     hits = []
     for name, change in KEY_CHANGES.items():
         changed = uapi.Key.from_buffer_copy(flow.original)
         change(changed)
         assert bytes(changed) != bytes(flow.original), name
-        if bpf.found(flowmap, changed) is not None:
+        if bpf.lookup_or_none(flowmap, changed) is not None:
             hits.append(name)
     assert hits == []
-    assert bpf.found(flowmap, flow.original) is not None
+    assert bpf.lookup_or_none(flowmap, flow.original) is not None
 
 
 @pytest.mark.clause("FM-5")
 @pytest.mark.parametrize("field", ["src", "dst", "tun_src", "tun_dst"])
-def test_none_of_a_thousand_keys_that_differ_in_an_address_is_found(
-    flowmap: int, connection: Connect, field: str
+def test_thousand_keys_differing_in_address_miss(
+    flowmap: int, open_connection: OpenConnection, field: str
 ) -> None:
     """A thousand keys that differ from the flow's in one address all miss.
 
     Some of them share the flow's hash bucket, so that only the key comparison rejects them.
     """
-    flow = connection(UDP_PROTOCOL, 6).offloaded()
+    flow = open_connection(IPPROTO_UDP, 6).wait_offloaded()
     hits = []
     for number in range(1, 1001):
         changed = uapi.Key.from_buffer_copy(flow.original)
         field_bytes = getattr(changed, field)
         field_bytes[14] ^= number >> 8
         field_bytes[15] ^= number & 0xFF
-        if bpf.found(flowmap, changed) is not None:
+        if bpf.lookup_or_none(flowmap, changed) is not None:
             hits.append(number)
     assert hits == []
-    assert bpf.found(flowmap, flow.original) is not None
+    assert bpf.lookup_or_none(flowmap, flow.original) is not None
 
 
 @pytest.mark.clause("FM-5")
-def test_reserved_byte_is_einval(flowmap: int, connection: Connect, load: Load) -> None:
+def test_key_with_reserved_byte_set_returns_einval(
+    flowmap: int, open_connection: OpenConnection, load_bpf: LoadBpf
+) -> None:
     """A key with its reserved byte set returns EINVAL from bpf(2) and misses in a program."""
-    flow = connection(TCP_PROTOCOL, 4).offloaded()
-    probe = Asker(load("lookup_probe", flowmap, "by_xdp"), "by_xdp")
-    assert probe.ask(flow.original) is not None
+    flow = open_connection(IPPROTO_TCP, 4).wait_offloaded()
+    probe = LookupProbe(load_bpf("lookup_probe", flowmap, "by_xdp"), "by_xdp")
+    assert probe.lookup(flow.original) is not None
     flow.original.reserved = 1
-    with refused(errno.EINVAL):
+    with expect_errno(errno.EINVAL):
         bpf.lookup(flowmap, flow.original)
-    assert probe.ask(flow.original) is None  # programs get NULL, no errno
+    assert probe.lookup(flow.original) is None  # programs get NULL, no errno
 
 
 @pytest.mark.clause("FM-5", "FM-4")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
-def test_nothing_is_found_in_an_empty_map(router: Router, flowmap: int, version: int) -> None:
+def test_lookup_in_empty_map_misses(router: Router, flowmap: int, version: int) -> None:
     """An empty map misses every lookup and has no keys."""
     source, destination = router.client.addresses[version], router.server.addresses[version]
-    key = uapi.key(TCP_PROTOCOL, source, destination, 1, 2, router.inside.index)
-    assert bpf.found(flowmap, key) is None
-    assert list(bpf.keys(flowmap)) == []
+    key = uapi.make_key(IPPROTO_TCP, source, destination, 1, 2, router.lan.ifindex)
+    assert bpf.lookup_or_none(flowmap, key) is None
+    assert list(bpf.iterate_keys(flowmap)) == []
 
 
 @pytest.mark.clause("FM-2", "SN-2", "V0-10")
-def test_map_of_another_namespace_finds_nothing(
-    router: Router, flowmap: int, connection: Connect, make_flowmap: Callable[[str], int]
+def test_lookup_in_map_of_other_netns_misses(
+    router: Router,
+    flowmap: int,
+    open_connection: OpenConnection,
+    make_flowmap: Callable[[str], int],
 ) -> None:
     """A map of another netns has no keys, and misses both keys of the flow."""
-    flow = connection(UDP_PROTOCOL, 4).offloaded()
-    assert bpf.found(flowmap, flow.original) is not None
+    flow = open_connection(IPPROTO_UDP, 4).wait_offloaded()
+    assert bpf.lookup_or_none(flowmap, flow.original) is not None
     for other_netns in (router.client.namespace, router.server.namespace):
         other_map = make_flowmap(other_netns)
-        assert [bpf.found(other_map, key) for key in flow.keys] == [None, None]
-        assert list(bpf.keys(other_map)) == []
+        assert [bpf.lookup_or_none(other_map, key) for key in flow.keys] == [None, None]
+        assert list(bpf.iterate_keys(other_map)) == []

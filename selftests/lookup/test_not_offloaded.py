@@ -13,10 +13,10 @@ from scapy.packet import Packet
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.net import conntrack, nftables
-from fixtures.guest.pytest_plugin.plugin_api import Connect
-from fixtures.guest.topology.client_router_server import Port, Router
+from fixtures.guest.pytest_plugin.plugin_api import OpenConnection
+from fixtures.guest.topology.client_router_server import Interface, Router
 from fixtures.guest.traffic import tx_capture
-from fixtures.guest.traffic.connections import TCP_PROTOCOL, send_frames
+from fixtures.guest.traffic.connections import IPPROTO_TCP, send_frames
 
 _ROUNDS = 4
 
@@ -48,7 +48,7 @@ NOT_OFFLOADABLE = {
 
 
 def _build_frame(
-    sender: Port, first_hop: Port, receiver: Port, payload: Packet, packets: Packets
+    sender: Interface, first_hop: Interface, receiver: Interface, payload: Packet, packets: Packets
 ) -> bytes:
     """Build a frame from sender to receiver by way of the router."""
     internet = IP(src=sender.addresses[4], dst=receiver.addresses[4], options=list(packets.options))
@@ -57,18 +57,18 @@ def _build_frame(
 
 @pytest.mark.clause("FM-5", "SN-2")
 @pytest.mark.parametrize("packets", NOT_OFFLOADABLE.values(), ids=NOT_OFFLOADABLE)
-def test_connection_that_no_table_takes_is_not_found(
-    own_router: Router, own_flowmap: int, packets: Packets
+def test_connection_not_offloadable_is_not_in_map(
+    private_router: Router, private_flowmap: int, packets: Packets
 ) -> None:
     """Connections that the flowtable refuses stay with conntrack and are not in the map."""
-    client, server = own_router.client, own_router.server
-    lan, wan = own_router.inside, own_router.outside
+    client, server = private_router.client, private_router.server
+    lan, wan = private_router.lan, private_router.wan
     # Offer connections of every protocol to the flowtable.
     nftables.run("add rule inet fw forward ct state established flow add @ft", lan.namespace)
     request_frame = _build_frame(client, lan, server, packets.request, packets)
     addresses = [socket.inet_aton(port.addresses[4]) for port in (client, server)]
     to_server, to_client = b"".join(addresses), b"".join(reversed(addresses))  # as in IPv4
-    with tx_capture.frames(own_router.namespace) as sent:
+    with tx_capture.capture_tx(private_router.namespace) as sent:
         for sends in range(1, _ROUNDS + 1):
             send_frames(client, [request_frame])
             wait_for("the request to leave", lambda: len(sent(wan.device, to_server)) >= sends)  # noqa: B023
@@ -80,17 +80,17 @@ def test_connection_that_no_table_takes_is_not_found(
                     lambda: len(sent(lan.device, to_client)) >= sends,  # noqa: B023
                 )
 
-    tracked = conntrack.entries(own_router.namespace)
+    tracked = conntrack.entries(private_router.namespace)
     replied = [entry for entry in tracked if entry.status & conntrack.IPS_SEEN_REPLY]
     assert tracked
     assert bool(replied) == (packets.reply is not None)
     assert [entry for entry in tracked if entry.offloaded] == []
-    assert list(bpf.keys(own_flowmap)) == []
+    assert list(bpf.iterate_keys(private_flowmap)) == []
 
 
 @pytest.mark.clause("FM-5", "SN-2")
-def test_connection_with_a_helper_is_not_found(
-    own_router: Router, own_flowmap: int, own_connection: Connect
+def test_connection_with_ct_helper_is_not_in_map(
+    private_router: Router, private_flowmap: int, open_private_connection: OpenConnection
 ) -> None:
     """A connection with a conntrack helper is not in the map; one without a helper is."""
     nftables.run(
@@ -103,14 +103,14 @@ def test_connection_with_a_helper_is_not_found(
             }
         }
         """,
-        own_router.namespace,
+        private_router.namespace,
     )
-    with_helper = own_connection(TCP_PROTOCOL, 4, server_port=7021)
-    without_helper = own_connection(TCP_PROTOCOL, 4, server_port=7022)
+    with_helper = open_private_connection(IPPROTO_TCP, 4, server_port=7021)
+    without_helper = open_private_connection(IPPROTO_TCP, 4, server_port=7022)
     for _ in range(_ROUNDS):
         with_helper.exchange()
-    flow = without_helper.offloaded()
-    entry = with_helper.entry()
+    flow = without_helper.wait_offloaded()
+    entry = with_helper.conntrack_entry()
     assert entry is not None
     assert not entry.offloaded
-    assert sorted(map(bytes, bpf.keys(own_flowmap))) == sorted(map(bytes, flow.keys))
+    assert sorted(map(bytes, bpf.iterate_keys(private_flowmap))) == sorted(map(bytes, flow.keys))

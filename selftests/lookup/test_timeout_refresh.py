@@ -7,12 +7,12 @@ import pytest
 
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.bpf import prog_syscalls
-from fixtures.guest.bpf.map_readers import Asker
-from fixtures.guest.core.polling import scale, wait_for
+from fixtures.guest.bpf.map_readers import LookupProbe
+from fixtures.guest.core.polling import deadline_scale, wait_for
 from fixtures.guest.net import netns
-from fixtures.guest.pytest_plugin.plugin_api import Connect, Load
+from fixtures.guest.pytest_plugin.plugin_api import LoadBpf, OpenConnection
 from fixtures.guest.topology.client_router_server import Router
-from fixtures.guest.traffic.connections import TCP_PROTOCOL, UDP_PROTOCOL, frame
+from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP, build_frame
 
 XDP_PASS = 2
 _SECOND = 10**9
@@ -24,24 +24,24 @@ _JIFFY_ROUNDING = _SECOND // 10
 
 @pytest.mark.clause("FM-10")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
-@pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
-def test_programs_lookup_moves_the_expiry_and_reading_does_not(
+@pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
+def test_prog_lookup_refreshes_timeout_syscall_does_not(
     router: Router,
     flowmap: int,
-    connection: Connect,
-    load: Load,
+    open_connection: OpenConnection,
+    load_bpf: LoadBpf,
     protocol: int,
     version: int,
 ) -> None:
     """An XDP lookup refreshes the expiry; lookup, iteration and batch by bpf(2) do not."""
-    program = load("xdp_flow_lookup", flowmap)
-    conn = connection(protocol, version)
-    flow = conn.offloaded()
-    packet = frame(router.client, router.inside, conn.tuple)
+    program = load_bpf("xdp_flow_lookup", flowmap)
+    conn = open_connection(protocol, version)
+    flow = conn.wait_offloaded()
+    packet = build_frame(router.client, router.lan, conn.tuple)
 
     def xdp_lookup() -> int:
         run = program.program_fd("xdp_flow_lookup")
-        return prog_syscalls.run_xdp(run, packet, router.inside.index, router.namespace)
+        return prog_syscalls.run_xdp(run, packet, router.lan.ifindex, router.namespace)
 
     assert xdp_lookup() == XDP_PASS
     before = bpf.lookup(flowmap, flow.original).expires
@@ -50,7 +50,7 @@ def test_programs_lookup_moves_the_expiry_and_reading_does_not(
     time.sleep(_REFRESH_GAP)
     for key in flow.keys:
         bpf.lookup(flowmap, key)
-    list(bpf.keys(flowmap))
+    list(bpf.iterate_keys(flowmap))
     bpf.lookup_batch(flowmap, 16)
     after_reads = bpf.lookup(flowmap, flow.original).expires
     assert abs(after_reads - before) < _JIFFY_ROUNDING
@@ -60,18 +60,18 @@ def test_programs_lookup_moves_the_expiry_and_reading_does_not(
 
 
 @pytest.mark.clause("FM-10")
-def test_second_lookup_within_a_second_moves_nothing(
-    flowmap: int, connection: Connect, load: Load
+def test_second_prog_lookup_within_a_second_keeps_expiry(
+    flowmap: int, open_connection: OpenConnection, load_bpf: LoadBpf
 ) -> None:
     """A second program lookup within a second does not write the timeout again.
 
     The timeout is in a cache line that all CPUs share, so writes are expensive.
     """
-    flow = connection(UDP_PROTOCOL, 4).offloaded()
-    probe = Asker(load("lookup_probe", flowmap, "by_xdp"), "by_xdp")
+    flow = open_connection(IPPROTO_UDP, 4).wait_offloaded()
+    probe = LookupProbe(load_bpf("lookup_probe", flowmap, "by_xdp"), "by_xdp")
 
     def lookup_expiry() -> int:
-        value = probe.ask(flow.original)
+        value = probe.lookup(flow.original)
         assert value is not None
         return int(value.expires)
 
@@ -91,28 +91,28 @@ def test_second_lookup_within_a_second_moves_nothing(
 
 @pytest.mark.clause("FM-10", "SN-6")
 @pytest.mark.deadline(60)
-def test_flow_that_only_a_program_uses_outlives_its_timeout(
-    router: Router, flowmap: int, connection: Connect, load: Load
+def test_flow_used_only_by_prog_outlives_timeout(
+    router: Router, flowmap: int, open_connection: OpenConnection, load_bpf: LoadBpf
 ) -> None:
     """XDP lookups alone keep a flow beyond its timeout; without them it expires."""
-    seconds = max(4, round(scale()))
+    seconds = max(4, round(deadline_scale()))
     netns.set_sysctls(router.namespace, {"netfilter/nf_flowtable_udp_timeout": seconds})
-    program = load("xdp_flow_lookup", flowmap)
-    conn = connection(UDP_PROTOCOL, 4)
-    flow = conn.offloaded()
-    packet = frame(router.client, router.inside, conn.tuple)
+    program = load_bpf("xdp_flow_lookup", flowmap)
+    conn = open_connection(IPPROTO_UDP, 4)
+    flow = conn.wait_offloaded()
+    packet = build_frame(router.client, router.lan, conn.tuple)
 
     end = time.monotonic() + 2 * seconds
     while time.monotonic() < end:
         prog_syscalls.run_xdp(
-            program.program_fd("xdp_flow_lookup"), packet, router.inside.index, router.namespace
+            program.program_fd("xdp_flow_lookup"), packet, router.lan.ifindex, router.namespace
         )
         time.sleep(seconds / 8)
-    assert bpf.lookup(flowmap, flow.reply).ct_id == flow.entry.identity
+    assert bpf.lookup(flowmap, flow.reply).ct_id == flow.entry.ct_id
 
     def expired() -> bool:
         # Constant lookups by bpf(2) must not keep the flow alive.
-        return all(bpf.found(flowmap, key) is None for key in flow.keys)
+        return all(bpf.lookup_or_none(flowmap, key) is None for key in flow.keys)
 
     wait_for("the flow to expire without program lookups", expired, seconds=4.0 * seconds)
-    assert [bytes(key) for key in bpf.keys(flowmap)] == []
+    assert [bytes(key) for key in bpf.iterate_keys(flowmap)] == []

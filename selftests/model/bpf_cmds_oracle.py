@@ -17,8 +17,21 @@ ENOTSUPP = 524
 
 F_LOCK, F_CPU, F_ALL_CPUS = 4, 8, 16
 
-FLAGS = (0, 1, 2, 3, F_LOCK, F_CPU, F_ALL_CPUS, 1 << 5, 1 << 31, 1 << 32, F_CPU | 1 << 32, 1 << 63)
-COUNTS = (0, 1, 2, 3, 64)
+FLAG_VALUES = (
+    0,
+    1,
+    2,
+    3,
+    F_LOCK,
+    F_CPU,
+    F_ALL_CPUS,
+    1 << 5,
+    1 << 31,
+    1 << 32,
+    F_CPU | 1 << 32,
+    1 << 63,
+)
+BATCH_COUNTS = (0, 1, 2, 3, 64)
 
 
 class _CodeEnum(StrEnum):
@@ -38,7 +51,7 @@ class Fd(_CodeEnum):
     BAD_FD = "not an open fd"
 
 
-class Memory(_CodeEnum):
+class UserPointer(_CodeEnum):
     """What a user address points to."""
 
     NULL = "NULL"
@@ -62,7 +75,7 @@ class Key(_CodeEnum):
         return self not in (Key.NULL, Key.UNMAPPED)
 
 
-ELEMENT = (
+ELEM_CMDS = (
     Command.MAP_LOOKUP_ELEM,
     Command.MAP_UPDATE_ELEM,
     Command.MAP_DELETE_ELEM,
@@ -70,14 +83,14 @@ ELEMENT = (
     Command.MAP_LOOKUP_AND_DELETE_ELEM,
     Command.MAP_FREEZE,
 )
-BATCH = (
+BATCH_CMDS = (
     Command.MAP_LOOKUP_BATCH,
     Command.MAP_LOOKUP_AND_DELETE_BATCH,
     Command.MAP_UPDATE_BATCH,
     Command.MAP_DELETE_BATCH,
 )
 
-FIELDS = {
+USED_FIELD_COUNT = {
     Command.MAP_LOOKUP_ELEM: 3,
     Command.MAP_UPDATE_ELEM: 3,
     Command.MAP_DELETE_ELEM: 1,
@@ -105,7 +118,7 @@ _WRITES = {
 
 
 @dataclass(frozen=True)
-class OnElement:
+class ElemRequest:
     """A command on one element.
 
     For BPF_MAP_GET_NEXT_KEY ``value`` is the address of the next key.
@@ -114,22 +127,22 @@ class OnElement:
     command: Command
     fd: Fd = Fd.MAP
     key: Key = Key.ORIGINAL
-    value: Memory = Memory.VALID
+    value: UserPointer = UserPointer.VALID
     flags: int = 0
     nonzero_tail: bool = False
     """Whether a byte behind these fields is not 0."""
 
 
 @dataclass(frozen=True)
-class OnBatch:
+class BatchRequest:
     """A batch command."""
 
     command: Command
     fd: Fd = Fd.MAP
     in_batch: Key = Key.NULL
-    keys: Memory = Memory.VALID
-    values: Memory = Memory.VALID
-    out_batch: Memory = Memory.VALID
+    keys: UserPointer = UserPointer.VALID
+    values: UserPointer = UserPointer.VALID
+    out_batch: UserPointer = UserPointer.VALID
     count: int = 64
     flags: int = 0
     """``batch.elem_flags``."""
@@ -138,7 +151,7 @@ class OnBatch:
     nonzero_tail: bool = False
 
 
-Request = OnElement | OnBatch
+Request = ElemRequest | BatchRequest
 
 
 def _fd_errno(command: Command, fd: Fd) -> int:
@@ -161,16 +174,21 @@ def _key_errno(key: Key, order: Sequence[Key]) -> int:
     return 0 if key in order else errno.ENOENT
 
 
-def following(start: Key, order: Sequence[Key]) -> list[Key]:
+def keys_after(start: Key, order: Sequence[Key]) -> list[Key]:
     """Return the keys after ``start`` in iteration order; after NULL, all keys."""
     return list(order[order.index(start) + 1 :] if start in order else order)
 
 
-def _elem_errno(request: OnElement, order: Sequence[Key]) -> int:
+def _elem_errno(request: ElemRequest, order: Sequence[Key]) -> int:
     """Return the errno of a command on one element, or 0."""
     command, key, value = request.command, request.key, request.value
-    used = (key is not Key.NULL, value is not Memory.NULL, request.flags != 0, request.nonzero_tail)
-    if any(used[FIELDS[command] :]):
+    used = (
+        key is not Key.NULL,
+        value is not UserPointer.NULL,
+        request.flags != 0,
+        request.nonzero_tail,
+    )
+    if any(used[USED_FIELD_COUNT[command] :]):
         return errno.EINVAL
     if command is Command.MAP_LOOKUP_AND_DELETE_ELEM and request.flags & ~F_LOCK:
         return errno.EINVAL
@@ -182,7 +200,7 @@ def _elem_errno(request: OnElement, order: Sequence[Key]) -> int:
         return errno.EINVAL
     if not key.readable and not (command is Command.MAP_GET_NEXT_KEY and key is Key.NULL):
         return errno.EFAULT
-    if command is Command.MAP_UPDATE_ELEM and value is not Memory.VALID:
+    if command is Command.MAP_UPDATE_ELEM and value is not UserPointer.VALID:
         return errno.EFAULT
     if command in (Command.MAP_UPDATE_ELEM, Command.MAP_DELETE_ELEM):
         return errno.EOPNOTSUPP
@@ -190,12 +208,12 @@ def _elem_errno(request: OnElement, order: Sequence[Key]) -> int:
         return ENOTSUPP
     if key is not Key.NULL and (code := _key_errno(key, order)):
         return code
-    if command is Command.MAP_GET_NEXT_KEY and not following(key, order):
+    if command is Command.MAP_GET_NEXT_KEY and not keys_after(key, order):
         return errno.ENOENT
-    return 0 if value is Memory.VALID else errno.EFAULT
+    return 0 if value is UserPointer.VALID else errno.EFAULT
 
 
-def _batch_errno(request: OnBatch, order: Sequence[Key]) -> int:
+def _batch_errno(request: BatchRequest, order: Sequence[Key]) -> int:
     """Return the errno of a batch command, or 0."""
     if request.nonzero_tail:
         return errno.EINVAL
@@ -211,37 +229,37 @@ def _batch_errno(request: OnBatch, order: Sequence[Key]) -> int:
         return errno.EFAULT
     if request.in_batch is not Key.NULL and (code := _key_errno(request.in_batch, order)):
         return code
-    returned = min(request.count, len(following(request.in_batch, order)))
-    if returned and {request.keys, request.values, request.out_batch} != {Memory.VALID}:
+    returned = min(request.count, len(keys_after(request.in_batch, order)))
+    if returned and {request.keys, request.values, request.out_batch} != {UserPointer.VALID}:
         return errno.EFAULT
     return 0 if returned == request.count else errno.ENOENT
 
 
-def answer(request: Request, order: Sequence[Key]) -> int:
+def expected_errno(request: Request, order: Sequence[Key]) -> int:
     """Return the errno that the kernel must give to a command, or 0.
 
     Args:
         request: the command.
         order: the keys in the map, in iteration order.
     """
-    if isinstance(request, OnElement):
+    if isinstance(request, ElemRequest):
         return _elem_errno(request, order)
     return _batch_errno(request, order)
 
 
-def handed_out(request: Request, order: Sequence[Key]) -> list[Key]:
+def expected_keys(request: Request, order: Sequence[Key]) -> list[Key]:
     """Return the keys that the kernel must copy to the caller.
 
     Args:
         request: the command.
         order: the keys in the map, in iteration order.
     """
-    code = answer(request, order)
-    if isinstance(request, OnElement):
+    code = expected_errno(request, order)
+    if isinstance(request, ElemRequest):
         wanted = request.command is Command.MAP_GET_NEXT_KEY and code == 0
-        return following(request.key, order)[:1] if wanted else []
+        return keys_after(request.key, order)[:1] if wanted else []
     if request.command is not Command.MAP_LOOKUP_BATCH or code not in (0, errno.ENOENT):
         return []
     if request.in_batch is Key.NULL or request.in_batch in order:
-        return following(request.in_batch, order)[: request.count]
+        return keys_after(request.in_batch, order)[: request.count]
     return []

@@ -16,20 +16,20 @@ NETDEV = 5
 
 FAMILIES = (INET, IPV4, IPV6, NETDEV)
 
-PRESENT = ("d0", "d1")
+EXISTING_DEVICES = ("d0", "d1")
 """Existing devices; none of them supports hardware offload."""
-ABSENT = "d9"
-LONG = "sixteen_letters_"
+MISSING_DEVICE = "d9"
+OVERLONG_NAME = "sixteen_letters_"
 """A device name longer than IFNAMSIZ - 1."""
 
-FLAGS = (
+FLAG_VALUES = (
     None, 0, COUNTER, SNOOP, HW_OFFLOAD, SNOOP | COUNTER, SNOOP | HW_OFFLOAD,
     HW_OFFLOAD | COUNTER, 8, SNOOP | 8, 1 << 31, 0xFFFFFFFF,
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Known:
+class FlowtableState:
     """A flowtable in the request's table."""
 
     flags: int = 0
@@ -38,7 +38,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Request:
+class FlowtableRequest:
     """One NFT_MSG_NEWFLOWTABLE, and the state that it meets.
 
     Attributes:
@@ -53,7 +53,7 @@ class Request:
 
     family: int = INET
     table: str = "existing"
-    existing: Known | None = None
+    existing: FlowtableState | None = None
     d1_taken: bool = False
     flags: int | None = None
     devices: tuple[str, ...] = ()
@@ -82,12 +82,12 @@ def _bind_errno(devices: tuple[str, ...], flags: int, *, d1_taken: bool) -> int:
     for device in devices:
         if d1_taken and device == "d1":
             return errno.EEXIST
-        if flags & HW_OFFLOAD and device in PRESENT:
+        if flags & HW_OFFLOAD and device in EXISTING_DEVICES:
             return errno.EOPNOTSUPP
     return 0
 
 
-def _update_errno(request: Request, existing: Known) -> int:
+def _update_errno(request: FlowtableRequest, existing: FlowtableState) -> int:
     """Return the errno of updating an existing flowtable, or 0."""
     if request.hook or request.priority != existing.priority:
         return errno.EOPNOTSUPP
@@ -102,7 +102,7 @@ def _update_errno(request: Request, existing: Known) -> int:
     return _bind_errno(added, existing.flags, d1_taken=request.d1_taken)
 
 
-def _create_errno(request: Request) -> int:
+def _create_errno(request: FlowtableRequest) -> int:
     """Return the errno of creating a flowtable, or 0."""
     if request.family == NETDEV:
         return errno.ENOENT
@@ -116,7 +116,7 @@ def _create_errno(request: Request) -> int:
     return _bind_errno(request.devices, flags, d1_taken=request.d1_taken)
 
 
-def answer(request: Request) -> int:
+def expected_errno(request: FlowtableRequest) -> int:
     """Return the errno that the kernel must give to the request itself, or 0."""
     if (
         request.flags is not None
@@ -137,13 +137,13 @@ def answer(request: Request) -> int:
     return _update_errno(request, request.existing)
 
 
-def after(request: Request) -> Known | None:
+def expected_state(request: FlowtableRequest) -> FlowtableState | None:
     """Return the flowtable that exists after the transaction, or None."""
-    if answer(request) or request.aborted:
+    if expected_errno(request) or request.aborted:
         return request.existing
     flags = None if request.omitted_attr == "flags" else request.flags
     if request.existing is None:
-        return Known(flags or 0, tuple(sorted(request.devices)), request.priority)
+        return FlowtableState(flags or 0, tuple(sorted(request.devices)), request.priority)
     devices = tuple(sorted({*request.existing.devices, *request.devices}))
     return replace(
         request.existing, flags=request.existing.flags if flags is None else flags, devices=devices

@@ -24,15 +24,15 @@ from hypothesis.stateful import (
 
 from fixtures.flowmap import uapi
 from fixtures.guest.bpf import map_syscalls as bpf
-from fixtures.guest.core.expect_errno import refused
+from fixtures.guest.core.expect_errno import expect_errno
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import modules
 from fixtures.guest.net import conntrack, flowtable, netlink, netns, nftables, rtnetlink
 from fixtures.guest.runtime import leak_check
 from fixtures.guest.topology import client_router_server
-from fixtures.guest.topology.client_router_server import Plan, Port, Router
+from fixtures.guest.topology.client_router_server import Interface, Router, RouterConfig
 from fixtures.guest.traffic.connections import Connection, connect
-from selftests.model.reference_model import PORTS, Flow, Map, Space, World
+from selftests.model.reference_model import ROUTER_DEVICES, Flow, FlowMap, Netns, ReferenceModel
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,13 +52,13 @@ _LONG_FLOW_TIMEOUTS = {
 
 
 def _draw_from(
-    candidates: Callable[["Life"], Sequence[Any]], machine: "Life"
+    candidates: Callable[["LifecycleMachine"], Sequence[Any]], machine: "LifecycleMachine"
 ) -> st.SearchStrategy[Any]:
     """Draw one of the candidates that the machine's model has now."""
     return st.sampled_from(candidates(machine))
 
 
-def model_step(**arguments: Callable[["Life"], Sequence[Any]]) -> Callable[[F], F]:
+def model_step(**arguments: Callable[["LifecycleMachine"], Sequence[Any]]) -> Callable[[F], F]:
     """Declare a rule whose arguments are drawn from the model.
 
     Args:
@@ -81,22 +81,22 @@ def model_step(**arguments: Callable[["Life"], Sequence[Any]]) -> Callable[[F], 
     return decorate
 
 
-class Life(RuleBasedStateMachine):
+class LifecycleMachine(RuleBasedStateMachine):
     """A kernel with routers, namespaces, source and snoop tables, flows, maps and the module."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = World()
+        self.model = ReferenceModel()
         self._router_of: dict[str, Router] = {}
         self._connections: dict[str, Connection] = {}
         self._fds: dict[str, int] = {}
         self._name_count = 0
         self._cleanup = ExitStack()
-        for name in (modules.FLOWTABLE_INET, modules.OFFLOAD):
-            modules.probe(name)
-        if not modules.loaded(modules.FLOWMAP):
-            modules.load(modules.FLOWMAP)
-        self._kernel_state_before = leak_check.take()
+        for name in (modules.FLOWTABLE_INET_MODULE, modules.NFT_FLOW_OFFLOAD_MODULE):
+            modules.modprobe(name)
+        if not modules.loaded(modules.FLOWMAP_MODULE):
+            modules.load(modules.FLOWMAP_MODULE)
+        self._kernel_state_before = leak_check.read_kernel_state()
         # Other tests cover autoload by BPF_MAP_CREATE; modprobe is slow.
         self._cleanup.enter_context(modules.autoload_disabled())
 
@@ -109,10 +109,10 @@ class Life(RuleBasedStateMachine):
         """Return the kernel's name of a model namespace."""
         return f"{ns}-router" if self.model.namespaces[ns].router else ns
 
-    def _router_device(self, ns: str, port: str) -> Port:
+    def _router_device(self, ns: str, port: str) -> Interface:
         """Return a router's device by its name in the model."""
         router = self._router_of[ns]
-        return router.inside if port == "lan" else router.outside
+        return router.lan if port == "lan" else router.wan
 
     # --- namespaces
 
@@ -129,10 +129,10 @@ class Life(RuleBasedStateMachine):
     )
     def build_router(self, ns: str, nat: str | None) -> None:
         """Build a router with its two hosts."""
-        plan = Plan(nat=nat, tables="split", name=ns)
-        self._router_of[ns] = client_router_server.build(plan, self._cleanup)
-        self.model.namespaces[ns] = Space(
-            router=True, source_tables=set(client_router_server.SPLIT)
+        plan = RouterConfig(nat=nat, tables="split", netns_prefix=ns)
+        self._router_of[ns] = client_router_server.build_router(plan, self._cleanup)
+        self.model.namespaces[ns] = Netns(
+            router=True, source_tables=set(client_router_server.SPLIT_TABLES)
         )
         netns.set_sysctls(self._kernel_netns(ns), _LONG_FLOW_TIMEOUTS)
 
@@ -142,8 +142,8 @@ class Life(RuleBasedStateMachine):
     def create_idle_netns(self, ns: str) -> None:
         """Create a namespace that never has flows."""
         netns.create(ns)
-        self._cleanup.callback(netns.remove_if_there, ns)
-        self.model.namespaces[ns] = Space(router=False)
+        self._cleanup.callback(netns.remove_if_exists, ns)
+        self.model.namespaces[ns] = Netns(router=False)
 
     @model_step(ns=lambda machine: machine.model.existing_netns())
     def delete_netns(self, ns: str) -> None:
@@ -153,7 +153,7 @@ class Life(RuleBasedStateMachine):
         fds = [fd for name, fd in self._fds.items() if self.model.maps[name].netns == ns]
         wait_for(
             "the maps of the deleted netns to be empty",
-            lambda: not any(list(bpf.keys(fd)) for fd in fds),
+            lambda: not any(list(bpf.iterate_keys(fd)) for fd in fds),
         )
 
     # --- connections
@@ -184,7 +184,7 @@ class Life(RuleBasedStateMachine):
     @staticmethod
     def _offload(conn: Connection) -> tuple[bytes, bytes]:
         """Send until the connection is offloaded; return the flow's keys."""
-        flow = conn.offloaded()
+        flow = conn.wait_offloaded()
         return bytes(flow.original), bytes(flow.reply)
 
     @model_step(flow=lambda machine: machine.model.live_flows())
@@ -206,11 +206,11 @@ class Life(RuleBasedStateMachine):
         ns=lambda machine: [
             name for name in machine.model.routers() if not machine._has_device_down(name)
         ],
-        port=lambda _: PORTS,
+        port=lambda _: ROUTER_DEVICES,
     )
     def device_down(self, ns: str, port: str) -> None:
         """Set a router's device down: ``ip link set down``."""
-        self._rtnetlink(ns, rtnetlink.down(self._router_device(ns, port).index))
+        self._rtnetlink(ns, rtnetlink.set_down(self._router_device(ns, port).ifindex))
         self.model.namespaces[ns].devices_down.add(port)
         # nf_nat_masquerade.c deletes the conntrack entries of connections masqueraded there.
         self.model.end_flows(ns, untracked=True)
@@ -228,17 +228,17 @@ class Life(RuleBasedStateMachine):
         peer = router.client if port == "lan" else router.server
         self._rtnetlink(
             ns,
-            rtnetlink.up(device.index),
-            rtnetlink.address(device.index, device.addresses[6], 64),
+            rtnetlink.set_up(device.ifindex),
+            rtnetlink.add_address(device.ifindex, device.addresses[6], 64),
             *(
-                rtnetlink.neighbour(device.index, host, peer.mac)
+                rtnetlink.add_permanent_neigh(device.ifindex, host, peer.mac)
                 for host in peer.addresses.values()
             ),
         )
         for end in (device, peer):
             wait_for(
                 f"{end.device} to be able to send",
-                partial(rtnetlink.sends, end.index, end.namespace),
+                partial(rtnetlink.is_oper_up, end.ifindex, end.namespace),
             )
         self.model.namespaces[ns].devices_down.clear()
 
@@ -255,7 +255,7 @@ class Life(RuleBasedStateMachine):
         return [
             (ns, table)
             for ns in self.model.routers()
-            for table in client_router_server.SPLIT
+            for table in client_router_server.SPLIT_TABLES
             if (table in self.model.namespaces[ns].source_tables) is present
         ]
 
@@ -264,7 +264,7 @@ class Life(RuleBasedStateMachine):
         """Delete a source table: ``nft delete table``."""
         ns, table = ns_and_table
         flowtable.drop_table(
-            table, self._kernel_netns(ns), client_router_server.SPLIT[table].family
+            table, self._kernel_netns(ns), client_router_server.SPLIT_TABLES[table].family
         )
         self.model.delete_source_table(ns, table)
         self._wait_flows_ended(ns)
@@ -273,13 +273,13 @@ class Life(RuleBasedStateMachine):
     def restore_source_table(self, ns_and_table: tuple[str, str]) -> None:
         """Create a deleted source table again, with its rule."""
         ns, table = ns_and_table
-        nftables.run(client_router_server.source_table(table), self._kernel_netns(ns))
+        nftables.run(client_router_server.source_table_ruleset(table), self._kernel_netns(ns))
         self.model.namespaces[ns].source_tables.add(table)
 
     @model_step(ns=lambda machine: machine.model.routers())
     def reload_ruleset(self, ns: str) -> None:
         """Flush the ruleset and load it again in one transaction."""
-        rules = client_router_server.ruleset(self._router_of[ns].plan)
+        rules = client_router_server.ruleset(self._router_of[ns].config)
         nftables.run(f"flush ruleset\n{rules}", self._kernel_netns(ns))
         self.model.reload_ruleset(ns)
         self._wait_flows_ended(ns)
@@ -295,7 +295,7 @@ class Life(RuleBasedStateMachine):
         )
 
     def _offload_count(self, ns: str) -> int:
-        return len(conntrack.offloaded(self._kernel_netns(ns)))
+        return len(conntrack.offloaded_entries(self._kernel_netns(ns)))
 
     # --- snoop tables
 
@@ -312,7 +312,7 @@ class Life(RuleBasedStateMachine):
     def create_snoop_table(self, ns_and_table: tuple[str, str]) -> None:
         """Create a snoop table."""
         ns, table = ns_and_table
-        flowtable.create_snoop(table, "all", self._kernel_netns(ns))
+        flowtable.create_snoop_table(table, "all", self._kernel_netns(ns))
         self.model.namespaces[ns].snoop_tables.add(table)
 
     @model_step(ns_and_table=lambda machine: machine._snoop_tables(present=True))
@@ -332,13 +332,13 @@ class Life(RuleBasedStateMachine):
         """Create a flow map in a namespace; without the module this fails."""
         with netns.entered(self._kernel_netns(ns)):
             if code := self.model.map_create_errno():
-                with refused(code):
+                with expect_errno(code):
                     bpf.flowmap_create(max_entries)
                 return
             fd = bpf.flowmap_create(max_entries)
         name = self._unused_name("map")
         self._fds[name] = fd
-        self.model.maps[name] = Map(ns, max_entries)
+        self.model.maps[name] = FlowMap(ns, max_entries)
 
     @model_step(name=lambda machine: list(machine.model.maps))
     def close_map(self, name: str) -> None:
@@ -350,8 +350,8 @@ class Life(RuleBasedStateMachine):
     def unload_module(self) -> None:
         """Unload the flow map's module: ``rmmod``."""
         if code := self.model.unload_errno():
-            with refused(code):
-                modules.unload(modules.FLOWMAP)
+            with expect_errno(code):
+                modules.unload(modules.FLOWMAP_MODULE)
             return
         # A map that has just been closed is freed after a grace period.
         wait_for("the module to be unloadable", _unloaded)
@@ -361,7 +361,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def load_module(self) -> None:
         """Load the flow map's module: ``insmod``."""
-        modules.load(modules.FLOWMAP)
+        modules.load(modules.FLOWMAP_MODULE)
         self.model.module_loaded = True
 
     # --- invariants: what all readers see
@@ -372,7 +372,7 @@ class Life(RuleBasedStateMachine):
         for name, fd in self._fds.items():
             state = self.model.maps[name]
             expected = self.model.expected_keys(state.netns)
-            seen = [bytes(key) for key in bpf.keys(fd, limit=1000)]
+            seen = [bytes(key) for key in bpf.iterate_keys(fd, limit=1000)]
             if state.max_entries >= _MAX_FLOWS:
                 assert sorted(seen) == expected, f"keys by BPF_MAP_GET_NEXT_KEY in {name}"
             else:
@@ -389,7 +389,7 @@ class Life(RuleBasedStateMachine):
 
     def _check_lookups(self, name: str, fd: int, flow: Flow, visible_keys: set[bytes]) -> None:
         """Check that lookups of a flow's keys hit exactly if the iteration has them."""
-        values = [bpf.found(fd, uapi.Key.from_buffer_copy(key)) for key in flow.keys]
+        values = [bpf.lookup_or_none(fd, uapi.Key.from_buffer_copy(key)) for key in flow.keys]
         expected = [
             direction if key in visible_keys else None for direction, key in enumerate(flow.keys)
         ]
@@ -430,7 +430,7 @@ class Life(RuleBasedStateMachine):
     def _snoop_counts(self, ns: str) -> dict[str, tuple[int, int]]:
         return {
             table.table: (table.entries or 0, table.missed or 0)
-            for table in flowtable.flowtables(self._kernel_netns(ns))
+            for table in flowtable.list_flowtables(self._kernel_netns(ns))
             if table.flags & flowtable.SNOOP
         }
 
@@ -445,7 +445,7 @@ class Life(RuleBasedStateMachine):
             self._fds.clear()
         finally:
             self._cleanup.close()
-        left = leak_check.compare(self._kernel_state_before)
+        left = leak_check.find_leaks(self._kernel_state_before)
         if passed:
             assert left == [], "leaked kernel objects"
 
@@ -453,7 +453,7 @@ class Life(RuleBasedStateMachine):
 def _unloaded() -> bool:
     """Try to unload the module; return whether it succeeded."""
     try:
-        modules.unload(modules.FLOWMAP)
+        modules.unload(modules.FLOWMAP_MODULE)
     except OSError as error:
         if error.errno != errno.EWOULDBLOCK:
             raise

@@ -13,17 +13,17 @@ from itertools import product
 
 from fixtures.flowmap import uapi
 from fixtures.guest.bpf import bpf_attr
-from fixtures.guest.bpf.bpf_attr import MapCreate
+from fixtures.guest.bpf.bpf_attr import MapCreateAttr
 
-NOTHING, FILE = "unused fd", "fd of another file"
+BAD_FD, OTHER_FD = "unused fd", "fd of another file"
 """Placeholders for wrong descriptors: an unused number, and the fd of another kind of file."""
 
 UNMAPPED, READABLE = "unmapped", "readable"
 """Placeholders for addresses: one that cannot be read, and one of 32 readable bytes."""
 
-Attribute = int | str | bytes
+AttrValue = int | str | bytes
 
-GOOD: dict[str, Attribute] = {
+VALID_ATTRS: dict[str, AttrValue] = {
     "key_size": uapi.KEY_SIZE,
     "value_size": uapi.VALUE_SIZE,
     "max_entries": 8,
@@ -32,21 +32,21 @@ GOOD: dict[str, Attribute] = {
 """Attributes that create a flow map; every other field is 0."""
 
 F_NUMA_NODE, F_TOKEN_FD = 1 << 2, 1 << 16
-NODES = 1
+NUMA_NODES = 1
 """Number of NUMA nodes of the VM (`fixtures.host.vm`)."""
 
 _U32_BOUNDARIES = (0, 1, 0x7FFFFFFF, 0xFFFFFFFF)
 _RDONLY_PROG = bpf_attr.F_RDONLY_PROG
 
 
-def _combinations(**fields: Iterable[Attribute]) -> tuple[dict[str, Attribute], ...]:
+def _combinations(**fields: Iterable[AttrValue]) -> tuple[dict[str, AttrValue], ...]:
     """Return every combination of the given values of the fields."""
     return tuple(dict(zip(fields, values, strict=True)) for values in product(*fields.values()))
 
 
-_DESCRIPTORS = (NOTHING, FILE)
+_DESCRIPTORS = (BAD_FD, OTHER_FD)
 
-EDGES: dict[str, tuple[dict[str, Attribute], ...]] = {
+BOUNDARY_VALUES: dict[str, tuple[dict[str, AttrValue], ...]] = {
     "key_size": _combinations(key_size=(uapi.KEY_SIZE - 1, uapi.KEY_SIZE + 1, *_U32_BOUNDARIES)),
     "value_size": _combinations(
         value_size=(uapi.VALUE_SIZE - 1, uapi.VALUE_SIZE + 1, *_U32_BOUNDARIES)
@@ -94,26 +94,26 @@ EDGES: dict[str, tuple[dict[str, Attribute], ...]] = {
 """Boundary values of every field, with the fields that give it a meaning."""
 
 
-def offset(name: str) -> int:
+def field_offset(name: str) -> int:
     """Return a field's offset in ``union bpf_attr`` in bytes."""
-    result: int = MapCreate.__dict__[name].offset
+    result: int = MapCreateAttr.__dict__[name].offset
     return result
 
 
-_FIELD_NAMES = {name for edges in EDGES.values() for change in edges for name in change}
-_LAST = MapCreate.__dict__["excl_prog_hash_size"]
-END: int = _LAST.offset + _LAST.size
+_FIELD_NAMES = {name for edges in BOUNDARY_VALUES.values() for change in edges for name in change}
+_LAST = MapCreateAttr.__dict__["excl_prog_hash_size"]
+LAST_FIELD_END: int = _LAST.offset + _LAST.size
 """End of the command's last field in bytes; ``union bpf_attr`` is longer."""
 
-SIZES = (
-    END,
-    *sorted({offset(name) for name in _FIELD_NAMES} | {0, mmap.PAGESIZE, mmap.PAGESIZE + 1}),
+ATTR_SIZES = (
+    LAST_FIELD_END,
+    *sorted({field_offset(name) for name in _FIELD_NAMES} | {0, mmap.PAGESIZE, mmap.PAGESIZE + 1}),
 )
-STRAYS = (END, mmap.PAGESIZE - 1)
+NONZERO_OFFSETS = (LAST_FIELD_END, mmap.PAGESIZE - 1)
 
 
 @dataclass(frozen=True)
-class Request:
+class CreateRequest:
     """One BPF_MAP_CREATE call.
 
     Attributes:
@@ -123,49 +123,51 @@ class Request:
         privileged: whether the caller has CAP_BPF and CAP_NET_ADMIN.
     """
 
-    overrides: dict[str, Attribute] = field(default_factory=dict)
-    attr_size: int = END
+    overrides: dict[str, AttrValue] = field(default_factory=dict)
+    attr_size: int = LAST_FIELD_END
     nonzero_offset: int | None = None
     privileged: bool = True
 
     @property
-    def visible_fields(self) -> dict[str, Attribute]:
+    def visible_fields(self) -> dict[str, AttrValue]:
         """All fields as the kernel sees them: those beyond the size are 0."""
-        fields: dict[str, Attribute] = {
+        fields: dict[str, AttrValue] = {
             "map_type": bpf_attr.MAP_TYPE_HASH,
-            **GOOD,
+            **VALID_ATTRS,
             **self.overrides,
         }
-        return {name: value for name, value in fields.items() if offset(name) < self.attr_size}
+        return {
+            name: value for name, value in fields.items() if field_offset(name) < self.attr_size
+        }
 
 
-def _int_field(visible_fields: dict[str, Attribute], name: str) -> int:
+def _int_field(visible_fields: dict[str, AttrValue], name: str) -> int:
     value = visible_fields.get(name, 0)
     assert isinstance(value, int), name
     return value
 
 
-def _has_any_flag(visible_fields: dict[str, Attribute], bits: int) -> bool:
+def _has_any_flag(visible_fields: dict[str, AttrValue], bits: int) -> bool:
     return bool(_int_field(visible_fields, "map_flags") & bits)
 
 
-def _invalid_name(visible_fields: dict[str, Attribute]) -> bool:
+def _invalid_name(visible_fields: dict[str, AttrValue]) -> bool:
     name = visible_fields.get("map_name", b"")
     assert isinstance(name, bytes)
     letters = (string.ascii_letters + string.digits + "_.").encode()
     return len(name) > 15 or any(letter not in letters for letter in name)
 
 
-def _has_btf_type(visible_fields: dict[str, Attribute]) -> bool:
+def _has_btf_type(visible_fields: dict[str, AttrValue]) -> bool:
     return bool(visible_fields.get("btf_key_type_id") or visible_fields.get("btf_value_type_id"))
 
 
-def _fd_field(visible_fields: dict[str, Attribute], name: str) -> Attribute:
+def _fd_field(visible_fields: dict[str, AttrValue], name: str) -> AttrValue:
     # Descriptor 0 is the caller's standard input.
-    return visible_fields.get(name) or FILE
+    return visible_fields.get(name) or OTHER_FD
 
 
-Check = tuple[str, Callable[[Request, dict[str, Attribute]], bool], int]
+Check = tuple[str, Callable[[CreateRequest, dict[str, AttrValue]], bool], int]
 
 CHECKS: tuple[Check, ...] = (
     # Checks of every bpf(2) command.
@@ -177,7 +179,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     (
         "non-zero field of another command",
-        lambda r, _: r.nonzero_offset == END and r.nonzero_offset < r.attr_size,
+        lambda r, _: r.nonzero_offset == LAST_FIELD_END and r.nonzero_offset < r.attr_size,
         errno.EINVAL,
     ),
     # Checks before the map type is looked up.
@@ -197,14 +199,14 @@ CHECKS: tuple[Check, ...] = (
         "numa_node does not exist",
         # -1 is NUMA_NO_NODE: any node.
         lambda _, s: (
-            _has_any_flag(s, F_NUMA_NODE) and NODES <= _int_field(s, "numa_node") < 0xFFFFFFFF
+            _has_any_flag(s, F_NUMA_NODE) and NUMA_NODES <= _int_field(s, "numa_node") < 0xFFFFFFFF
         ),
         errno.EINVAL,
     ),
     ("map_ifindex set", lambda _, s: bool(s.get("map_ifindex")), errno.EINVAL),
     (
         "map_token_fd is not an open fd",
-        lambda _, s: _has_any_flag(s, F_TOKEN_FD) and _fd_field(s, "map_token_fd") == NOTHING,
+        lambda _, s: _has_any_flag(s, F_TOKEN_FD) and _fd_field(s, "map_token_fd") == BAD_FD,
         errno.EBADF,
     ),
     ("map_token_fd is not a token", lambda _, s: _has_any_flag(s, F_TOKEN_FD), errno.EINVAL),
@@ -224,7 +226,7 @@ CHECKS: tuple[Check, ...] = (
     ("map_name invalid", lambda _, s: _invalid_name(s), errno.EINVAL),
     (
         "btf_fd is not an open fd",
-        lambda _, s: _has_btf_type(s) and _fd_field(s, "btf_fd") == NOTHING,
+        lambda _, s: _has_btf_type(s) and _fd_field(s, "btf_fd") == BAD_FD,
         errno.EBADF,
     ),
     ("btf_fd is not BTF", lambda _, s: _has_btf_type(s), errno.EINVAL),
@@ -252,7 +254,7 @@ CHECKS: tuple[Check, ...] = (
 """Name, condition under which the check fails, and errno, in the kernel's order."""
 
 
-def answer(request: Request) -> tuple[int, str]:
+def first_failing_check(request: CreateRequest) -> tuple[int, str]:
     """Return the errno that the kernel must give to a creation, and the check that fails.
 
     Returns:

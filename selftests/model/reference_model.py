@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 
 TCP, UDP = int(socket.IPPROTO_TCP), int(socket.IPPROTO_UDP)
 
-TABLES = {(TCP, 4): "fw", (TCP, 6): "fw", (UDP, 4): "fw4", (UDP, 6): "fw6"}
+SOURCE_TABLES = {(TCP, 4): "fw", (TCP, 6): "fw", (UDP, 4): "fw4", (UDP, 6): "fw6"}
 """The source table of each protocol and IP version, with the router's tables ``split``."""
 
-PORTS = ("lan", "wan")
+ROUTER_DEVICES = ("lan", "wan")
 """The router's devices; every flow needs both."""
 
 
 @dataclass
-class Space:
+class Netns:
     """A network namespace: a router's, or an idle one without flows."""
 
     router: bool
@@ -46,11 +46,11 @@ class Flow:
     @property
     def table(self) -> str:
         """The source table that offloads it."""
-        return TABLES[self.protocol, self.version]
+        return SOURCE_TABLES[self.protocol, self.version]
 
 
 @dataclass
-class Map:
+class FlowMap:
     """A flow map with an open descriptor."""
 
     netns: str
@@ -59,12 +59,12 @@ class Map:
 
 
 @dataclass
-class World:
+class ReferenceModel:
     """All namespaces, flows and maps, and whether the module is loaded."""
 
-    namespaces: dict[str, Space] = field(default_factory=dict)
+    namespaces: dict[str, Netns] = field(default_factory=dict)
     flows: dict[str, Flow] = field(default_factory=dict)
-    maps: dict[str, Map] = field(default_factory=dict)
+    maps: dict[str, FlowMap] = field(default_factory=dict)
     module_loaded: bool = True
     """Whether the flow map's module is loaded."""
 
@@ -83,7 +83,7 @@ class World:
         return [
             (name, *protocol_and_version)
             for name in self.routers()
-            for protocol_and_version, table in TABLES.items()
+            for protocol_and_version, table in SOURCE_TABLES.items()
             if table in self.namespaces[name].source_tables
             and not self.namespaces[name].devices_down
         ]
@@ -131,7 +131,7 @@ class World:
 
     def reload_ruleset(self, netns: str) -> None:
         """Delete all tables with their flows, and create the source tables again."""
-        self.namespaces[netns].source_tables = set(TABLES.values())
+        self.namespaces[netns].source_tables = set(SOURCE_TABLES.values())
         self.namespaces[netns].snoop_tables.clear()
         self.end_flows(netns)
 

@@ -14,49 +14,49 @@ from fixtures.guest.bpf import bpf_attr
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.kernel import modules
 from fixtures.guest.net import netns
-from fixtures.guest.pytest_plugin.plugin_api import Connect
+from fixtures.guest.pytest_plugin.plugin_api import OpenConnection
 from fixtures.guest.runtime import hypothesis_support
-from fixtures.guest.runtime.hypothesis_support import mostly
+from fixtures.guest.runtime.hypothesis_support import mostly_default
 from fixtures.guest.topology.client_router_server import Router
-from fixtures.guest.traffic.connections import UDP_PROTOCOL, Flow
+from fixtures.guest.traffic.connections import IPPROTO_UDP, Flow
 from selftests.model import bpf_cmds_oracle
-from selftests.model.bpf_cmds_oracle import Fd, Key, Memory, OnBatch, OnElement, Request
+from selftests.model.bpf_cmds_oracle import BatchRequest, ElemRequest, Fd, Key, Request, UserPointer
 
 EXAMPLES = 120
 
 _UNMAPPED_ADDRESS = 0xDEAD0000
 _UNUSED_FD = 0x7FFFFFFF
-_MAX_COUNT = max(bpf_cmds_oracle.COUNTS)
+_MAX_COUNT = max(bpf_cmds_oracle.BATCH_COUNTS)
 
 
 def _elem_request(command: bpf_attr.Command) -> st.SearchStrategy[Request]:
     """Draw a request for a command on one element."""
-    fields = bpf_cmds_oracle.FIELDS[command]
+    fields = bpf_cmds_oracle.USED_FIELD_COUNT[command]
     return st.builds(
-        OnElement,
+        ElemRequest,
         command=st.just(command),
-        fd=mostly(Fd.MAP, Fd, 3),
-        key=st.sampled_from(Key) if fields else mostly(Key.NULL, Key, 4),
-        value=mostly(Memory.VALID if fields > 1 else Memory.NULL, Memory, 4),
-        flags=mostly(0, bpf_cmds_oracle.FLAGS, 4),
-        nonzero_tail=mostly(False, [True], 10),
+        fd=mostly_default(Fd.MAP, Fd, 3),
+        key=st.sampled_from(Key) if fields else mostly_default(Key.NULL, Key, 4),
+        value=mostly_default(UserPointer.VALID if fields > 1 else UserPointer.NULL, UserPointer, 4),
+        flags=mostly_default(0, bpf_cmds_oracle.FLAG_VALUES, 4),
+        nonzero_tail=mostly_default(False, [True], 10),
     )
 
 
 REQUESTS: st.SearchStrategy[Request] = st.one_of(
-    st.sampled_from(bpf_cmds_oracle.ELEMENT).flatmap(_elem_request),
+    st.sampled_from(bpf_cmds_oracle.ELEM_CMDS).flatmap(_elem_request),
     st.builds(
-        OnBatch,
-        command=mostly(bpf_attr.Command.MAP_LOOKUP_BATCH, bpf_cmds_oracle.BATCH, 1),
-        fd=mostly(Fd.MAP, Fd, 3),
+        BatchRequest,
+        command=mostly_default(bpf_attr.Command.MAP_LOOKUP_BATCH, bpf_cmds_oracle.BATCH_CMDS, 1),
+        fd=mostly_default(Fd.MAP, Fd, 3),
         in_batch=st.sampled_from(Key),
-        keys=mostly(Memory.VALID, Memory, 4),
-        values=mostly(Memory.VALID, Memory, 4),
-        out_batch=mostly(Memory.VALID, Memory, 4),
-        count=st.sampled_from(bpf_cmds_oracle.COUNTS),
-        flags=mostly(0, bpf_cmds_oracle.FLAGS, 4),
-        batch_flags=mostly(0, bpf_cmds_oracle.FLAGS, 4),
-        nonzero_tail=mostly(False, [True], 10),
+        keys=mostly_default(UserPointer.VALID, UserPointer, 4),
+        values=mostly_default(UserPointer.VALID, UserPointer, 4),
+        out_batch=mostly_default(UserPointer.VALID, UserPointer, 4),
+        count=st.sampled_from(bpf_cmds_oracle.BATCH_COUNTS),
+        flags=mostly_default(0, bpf_cmds_oracle.FLAG_VALUES, 4),
+        batch_flags=mostly_default(0, bpf_cmds_oracle.FLAG_VALUES, 4),
+        nonzero_tail=mostly_default(False, [True], 10),
     ),
 )
 
@@ -94,26 +94,26 @@ class SyscallRunner:
             return ctypes.addressof(self._keys[key])
         return _UNMAPPED_ADDRESS if key is Key.UNMAPPED else 0
 
-    def _address(self, memory: Memory, index: int) -> int:
+    def _address(self, memory: UserPointer, index: int) -> int:
         """Return the user address of the buffer with this index."""
         addresses = {
-            Memory.VALID: ctypes.addressof(self._buffers[index]),
-            Memory.UNMAPPED: _UNMAPPED_ADDRESS,
+            UserPointer.VALID: ctypes.addressof(self._buffers[index]),
+            UserPointer.UNMAPPED: _UNMAPPED_ADDRESS,
         }
         return addresses.get(memory, 0)
 
     def call(self, request: Request) -> tuple[int, list[Key]]:
         """Run a request; return its errno, or 0, and the keys that were copied out."""
-        attr: bpf_attr.Element | bpf_attr.Batch
-        if isinstance(request, OnElement):
-            attr = bpf_attr.Element(
+        attr: bpf_attr.MapElemAttr | bpf_attr.MapBatchAttr
+        if isinstance(request, ElemRequest):
+            attr = bpf_attr.MapElemAttr(
                 map_fd=self._fds[request.fd],
                 key=self._key_address(request.key),
                 value=self._address(request.value, 0),
                 flags=request.flags,
             )
         else:
-            attr = bpf_attr.Batch(
+            attr = bpf_attr.MapBatchAttr(
                 in_batch=self._key_address(request.in_batch),
                 keys=self._address(request.keys, 0),
                 values=self._address(request.values, 1),
@@ -135,7 +135,7 @@ class SyscallRunner:
         if request.command is bpf_attr.Command.MAP_GET_NEXT_KEY:
             count = int(not code)
         elif request.command is bpf_attr.Command.MAP_LOOKUP_BATCH and code in (0, errno.ENOENT):
-            count = bpf_attr.Batch.from_buffer_copy(attr_buffer).count
+            count = bpf_attr.MapBatchAttr.from_buffer_copy(attr_buffer).count
         copied, size = bytes(self._buffers[0]), uapi.KEY_SIZE
         return code, [
             self.identify(copied[index * size : (index + 1) * size]) for index in range(count)
@@ -143,35 +143,40 @@ class SyscallRunner:
 
 
 @pytest.mark.clause("FM-6", "FM-7", "FM-5", "MM-5")
-@pytest.mark.campaign
+@pytest.mark.soak
 @pytest.mark.deadline(120)
-def test_any_arguments_have_the_errno_of_the_documentation(
-    own_router: Router, own_flowmap: int, own_connection: Connect, cleanup: ExitStack
+def test_random_map_cmds_return_documented_errno(
+    private_router: Router,
+    private_flowmap: int,
+    open_private_connection: OpenConnection,
+    cleanup: ExitStack,
 ) -> None:
     """Random map commands return the oracle's errno and keys, and change nothing.
 
     Afterwards the flow's values and their order are the same, and the map's module reference
     is the only one.
     """
-    netns.set_sysctls(own_router.namespace, {"netfilter/nf_flowtable_udp_timeout": 3600})
-    flow = own_connection(UDP_PROTOCOL, 4).offloaded()
-    map_id = bpf.map_info(own_flowmap).id
-    fds = {Fd.MAP: own_flowmap, Fd.BAD_FD: _UNUSED_FD, Fd.OTHER_FILE: os.open("/", os.O_RDONLY)}
-    fds[Fd.MAP_RDONLY] = bpf.map_by_id(map_id, bpf_attr.F_RDONLY)
-    fds[Fd.MAP_WRONLY] = bpf.map_by_id(map_id, bpf_attr.F_WRONLY)
+    netns.set_sysctls(private_router.namespace, {"netfilter/nf_flowtable_udp_timeout": 3600})
+    flow = open_private_connection(IPPROTO_UDP, 4).wait_offloaded()
+    map_id = bpf.map_info(private_flowmap).id
+    fds = {Fd.MAP: private_flowmap, Fd.BAD_FD: _UNUSED_FD, Fd.OTHER_FILE: os.open("/", os.O_RDONLY)}
+    fds[Fd.MAP_RDONLY] = bpf.map_fd_by_id(map_id, bpf_attr.F_RDONLY)
+    fds[Fd.MAP_WRONLY] = bpf.map_fd_by_id(map_id, bpf_attr.F_WRONLY)
     for which in (Fd.OTHER_FILE, Fd.MAP_RDONLY, Fd.MAP_WRONLY):
         cleanup.callback(os.close, fds[which])
     runner = SyscallRunner(flow, fds)
-    iteration_order = [runner.identify(bytes(key)) for key in bpf.keys(own_flowmap)]
-    before = [bytes(bpf.lookup(own_flowmap, key))[8:] for key in flow.keys]
+    iteration_order = [runner.identify(bytes(key)) for key in bpf.iterate_keys(private_flowmap)]
+    before = [bytes(bpf.lookup(private_flowmap, key))[8:] for key in flow.keys]
 
     def check(request: Request) -> None:
         code, keys = runner.call(request)
-        assert code == bpf_cmds_oracle.answer(request, iteration_order)
-        assert keys == bpf_cmds_oracle.handed_out(request, iteration_order)
+        assert code == bpf_cmds_oracle.expected_errno(request, iteration_order)
+        assert keys == bpf_cmds_oracle.expected_keys(request, iteration_order)
 
-    hypothesis_support.explore(check, EXAMPLES, request=REQUESTS)
+    hypothesis_support.run_examples(check, EXAMPLES, request=REQUESTS)
     # Without the first field, the expiry, which may change.
-    assert [bytes(bpf.lookup(own_flowmap, key))[8:] for key in flow.keys] == before
-    assert [runner.identify(bytes(key)) for key in bpf.keys(own_flowmap)] == iteration_order
-    assert modules.references(modules.FLOWMAP) == 1
+    assert [bytes(bpf.lookup(private_flowmap, key))[8:] for key in flow.keys] == before
+    assert [
+        runner.identify(bytes(key)) for key in bpf.iterate_keys(private_flowmap)
+    ] == iteration_order
+    assert modules.refcount(modules.FLOWMAP_MODULE) == 1

@@ -10,11 +10,18 @@ from hypothesis import strategies as st
 from fixtures.guest.kernel import modules
 from fixtures.guest.net import flowtable, netlink, nftables, rtnetlink
 from fixtures.guest.net.flowtable import COUNTER, INET, SNOOP
-from fixtures.guest.pytest_plugin.plugin_api import Namespaces
+from fixtures.guest.pytest_plugin.plugin_api import MakeNetns
 from fixtures.guest.runtime import hypothesis_support
-from fixtures.guest.runtime.hypothesis_support import mostly
+from fixtures.guest.runtime.hypothesis_support import mostly_default
 from selftests.model import flowtable_oracle
-from selftests.model.flowtable_oracle import ABSENT, LONG, NETDEV, PRESENT, Known, Request
+from selftests.model.flowtable_oracle import (
+    EXISTING_DEVICES,
+    MISSING_DEVICE,
+    NETDEV,
+    OVERLONG_NAME,
+    FlowtableRequest,
+    FlowtableState,
+)
 
 EXAMPLES = 50
 
@@ -27,7 +34,7 @@ _OMITTABLE_ATTRS = {
 }
 
 
-def _can_be_prepared(request: Request) -> bool:
+def _can_be_prepared(request: FlowtableRequest) -> bool:
     """Return whether the kernel allows the state that the request is to meet."""
     existing = request.existing
     if existing is None:
@@ -37,31 +44,33 @@ def _can_be_prepared(request: Request) -> bool:
 
 
 DEVICES = [
-    devices for length in (1, 2, 3) for devices in product([*PRESENT, ABSENT, LONG], repeat=length)
+    devices
+    for length in (1, 2, 3)
+    for devices in product([*EXISTING_DEVICES, MISSING_DEVICE, OVERLONG_NAME], repeat=length)
 ]
 EXISTING = st.builds(
-    Known,
+    FlowtableState,
     flags=st.sampled_from([0, COUNTER, SNOOP]),
-    devices=st.sampled_from([(), ("d0",), ("d1",), ("d0", "d1"), (ABSENT,)]),
+    devices=st.sampled_from([(), ("d0",), ("d1",), ("d0", "d1"), (MISSING_DEVICE,)]),
     priority=st.sampled_from([0, 5]),
 )
 REQUESTS = st.builds(
-    Request,
-    family=mostly(INET, flowtable_oracle.FAMILIES, 1),
-    table=mostly("existing", ["new", "missing"], 4),
+    FlowtableRequest,
+    family=mostly_default(INET, flowtable_oracle.FAMILIES, 1),
+    table=mostly_default("existing", ["new", "missing"], 4),
     existing=st.one_of(st.none(), EXISTING),
     d1_taken=st.booleans(),
-    flags=mostly(SNOOP, flowtable_oracle.FLAGS, 1),
-    devices=mostly((), DEVICES, 1),
-    priority=mostly(0, [5, -5, 0x7FFFFFFF, -0x80000000], 4),
-    hook=mostly(0, [1, 0xFFFFFFFF], 6),
-    exclusive=mostly(False, [True], 3),
-    omitted_attr=mostly(None, _OMITTABLE_ATTRS, 6),
-    aborted=mostly(False, [True]),
+    flags=mostly_default(SNOOP, flowtable_oracle.FLAG_VALUES, 1),
+    devices=mostly_default((), DEVICES, 1),
+    priority=mostly_default(0, [5, -5, 0x7FFFFFFF, -0x80000000], 4),
+    hook=mostly_default(0, [1, 0xFFFFFFFF], 6),
+    exclusive=mostly_default(False, [True], 3),
+    omitted_attr=mostly_default(None, _OMITTABLE_ATTRS, 6),
+    aborted=mostly_default(False, [True]),
 ).filter(_can_be_prepared)
 
 
-def _prepare(request: Request, ns: str) -> None:
+def _prepare(request: FlowtableRequest, ns: str) -> None:
     """Create the table and the flowtables that the request is to meet."""
     if request.table != "existing":
         return
@@ -79,10 +88,10 @@ def _prepare(request: Request, ns: str) -> None:
                 priority=existing.priority,
             )
         )
-    flowtable.commit(messages, ns)
+    flowtable.commit_batch(messages, ns)
 
 
-def _commit_request(request: Request, ns: str) -> int:
+def _commit_request(request: FlowtableRequest, ns: str) -> int:
     """Send the request's transaction; return the errno of its first refusal, or 0."""
     new_flowtable = flowtable.new_flowtable(
         request.family,
@@ -105,15 +114,15 @@ def _commit_request(request: Request, ns: str) -> int:
     if request.aborted:
         messages.append(flowtable.delete_table(INET, "nowhere"))
     try:
-        flowtable.commit(messages, ns)
+        flowtable.commit_batch(messages, ns)
     except netlink.NetlinkError as error:
         return error.errno or -1
     return 0
 
 
-def _current_state(ns: str) -> Known | None:
+def _current_state(ns: str) -> FlowtableState | None:
     """Return the flowtable that exists now, or None; check the owner of d1, too."""
-    tables = {table.name: table for table in flowtable.flowtables(ns)}
+    tables = {table.name: table for table in flowtable.list_flowtables(ns)}
     d1_owner = tables.pop(D1_OWNER, None)
     assert d1_owner is None or (d1_owner.flags, d1_owner.devices) == (0, ("d1",))
     current = tables.pop(NAME, None)
@@ -122,39 +131,41 @@ def _current_state(ns: str) -> Known | None:
         return None
     snooping = current.flags & SNOOP
     assert (current.entries, current.missed) == ((0, 0) if snooping else (None, None))
-    return Known(current.flags, tuple(sorted(current.devices)), current.priority)
+    return FlowtableState(current.flags, tuple(sorted(current.devices)), current.priority)
 
 
 @pytest.mark.clause("SN-1", "SN-5")
-@pytest.mark.campaign
+@pytest.mark.soak
 @pytest.mark.deadline(120)
 @pytest.mark.usefixtures("flowtable_modules")
-def test_any_flow_table_has_the_errno_of_the_model(
-    namespace: Namespaces, cleanup: ExitStack
+def test_random_newflowtable_returns_expected_errno(
+    make_netns: MakeNetns, cleanup: ExitStack
 ) -> None:
     """Random NFT_MSG_NEWFLOWTABLE transactions have the oracle's errno and resulting flowtable.
 
     A refused transaction leaves the tables as they were before.
     """
-    ns = namespace("fm-fuzz")
-    devices = [rtnetlink.dummy(name, 50 + number) for number, name in enumerate(PRESENT)]
+    ns = make_netns("fm-fuzz")
+    devices = [
+        rtnetlink.add_dummy(name, 50 + number) for number, name in enumerate(EXISTING_DEVICES)
+    ]
     netlink.transact(netlink.NETLINK_ROUTE, devices, ns)
     # No modprobe for each request of a family that has no flowtables.
     cleanup.enter_context(modules.autoload_disabled())
 
-    def check(request: Request) -> None:
+    def check(request: FlowtableRequest) -> None:
         try:
             _prepare(request, ns)
             tables_before = nftables.run("list tables", ns)
-            expected = flowtable_oracle.answer(request)
+            expected = flowtable_oracle.expected_errno(request)
             transaction_errno = expected or (2 if request.aborted else 0)
 
             assert _commit_request(request, ns) == transaction_errno
 
-            assert _current_state(ns) == flowtable_oracle.after(request)
+            assert _current_state(ns) == flowtable_oracle.expected_state(request)
             if transaction_errno:
                 assert nftables.run("list tables", ns) == tables_before
         finally:
             nftables.run("flush ruleset", ns)
 
-    hypothesis_support.explore(check, EXAMPLES, request=REQUESTS)
+    hypothesis_support.run_examples(check, EXAMPLES, request=REQUESTS)

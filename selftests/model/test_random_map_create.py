@@ -15,16 +15,16 @@ from fixtures.guest.core import child_process
 from fixtures.guest.core.expect_errno import errno_of
 from fixtures.guest.kernel import modules
 from fixtures.guest.runtime import hypothesis_support
-from fixtures.guest.runtime.hypothesis_support import mostly
+from fixtures.guest.runtime.hypothesis_support import mostly_default
 from selftests.model import map_create_oracle
 from selftests.model.map_create_oracle import (
-    FILE,
-    NOTHING,
+    ATTR_SIZES,
+    BAD_FD,
+    NONZERO_OFFSETS,
+    OTHER_FD,
     READABLE,
-    SIZES,
-    STRAYS,
     UNMAPPED,
-    Request,
+    CreateRequest,
 )
 
 EXAMPLES = 80
@@ -43,24 +43,24 @@ LATE_CHECKED = ("map_token_fd", "btf_value_type_id", "excl_prog_hash")
 """Fields that the kernel checks late, with other errnos: drawn more often to get that far."""
 
 OVERRIDES = st.lists(
-    st.sampled_from([*map_create_oracle.EDGES, *LATE_CHECKED * 3])
-    .map(map_create_oracle.EDGES.__getitem__)
+    st.sampled_from([*map_create_oracle.BOUNDARY_VALUES, *LATE_CHECKED * 3])
+    .map(map_create_oracle.BOUNDARY_VALUES.__getitem__)
     .flatmap(st.sampled_from),
     max_size=3,
 ).map(lambda overrides: {name: value for override in overrides for name, value in override.items()})
 """Up to three overrides of the valid attributes; some of them are valid, too."""
 
 REQUESTS = st.builds(
-    Request,
+    CreateRequest,
     overrides=OVERRIDES,
     # Mostly the full size: fields that are cut off hide their errors.
-    attr_size=mostly(map_create_oracle.END, SIZES, 6),
-    nonzero_offset=mostly(None, STRAYS, 8),
-    privileged=mostly(True, [False], 5),
+    attr_size=mostly_default(map_create_oracle.LAST_FIELD_END, ATTR_SIZES, 6),
+    nonzero_offset=mostly_default(None, NONZERO_OFFSETS, 8),
+    privileged=mostly_default(True, [False], 5),
 )
 
 
-def _create(request: Request, file: int) -> int:
+def _create(request: CreateRequest, file: int) -> int:
     """Run BPF_MAP_CREATE and close the map again; return the errno, or 0.
 
     Args:
@@ -69,46 +69,48 @@ def _create(request: Request, file: int) -> int:
     """
     prog_hash = ctypes.create_string_buffer(32)
     placeholders = {
-        NOTHING: _UNUSED_FD,
-        FILE: file,
+        BAD_FD: _UNUSED_FD,
+        OTHER_FD: file,
         UNMAPPED: _UNMAPPED_ADDRESS,
         READABLE: ctypes.addressof(prog_hash),
     }
     fields = {
         name: placeholders[value] if isinstance(value, str) else value
-        for name, value in (map_create_oracle.GOOD | request.overrides).items()
+        for name, value in (map_create_oracle.VALID_ATTRS | request.overrides).items()
     }
-    attr = bpf_attr.MapCreate(map_type=bpf.flowmap_type(), **fields)
+    attr = bpf_attr.MapCreateAttr(map_type=bpf.flowmap_type(), **fields)
     attr_buffer = _AttrBuffer()
-    ctypes.memmove(attr_buffer.bytes, ctypes.addressof(attr), map_create_oracle.END)
+    ctypes.memmove(attr_buffer.bytes, ctypes.addressof(attr), map_create_oracle.LAST_FIELD_END)
     if request.nonzero_offset is not None:
         attr_buffer.bytes[request.nonzero_offset] = 1
     return errno_of(lambda: bpf.bpf(bpf_attr.Command.MAP_CREATE, attr_buffer, request.attr_size))
 
 
 @pytest.mark.clause("FM-1", "MM-3", "MM-5")
-@pytest.mark.campaign
+@pytest.mark.soak
 @pytest.mark.deadline(120)
-def test_any_attributes_have_the_errno_of_the_documentation(
-    flowmap_module: str, cleanup: ExitStack
+def test_random_map_create_attrs_return_documented_errno(
+    flowmap_loaded: str, cleanup: ExitStack
 ) -> None:
     """Random BPF_MAP_CREATE calls return the oracle's errno and leak no module reference."""
     file, other = os.pipe()
     cleanup.callback(os.close, file)
     cleanup.callback(os.close, other)
 
-    def check(request: Request) -> None:
-        expected, failing_check = map_create_oracle.answer(request)
+    def check(request: CreateRequest) -> None:
+        expected, failing_check = map_create_oracle.first_failing_check(request)
 
         def unprivileged() -> int:
-            child_process.keep_capabilities()
+            child_process.drop_capabilities_except()
             return _create(request, file)
 
         code = (
-            _create(request, file) if request.privileged else child_process.in_child(unprivileged)
+            _create(request, file)
+            if request.privileged
+            else child_process.run_in_child(unprivileged)
         )
         assert code == expected, f"expected because of: {failing_check or 'no failing check'}"
-        modules.await_unreferenced(modules.FLOWMAP)
+        modules.wait_until_unreferenced(modules.FLOWMAP_MODULE)
 
-    hypothesis_support.explore(check, EXAMPLES, request=REQUESTS)
-    assert modules.loaded(flowmap_module)
+    hypothesis_support.run_examples(check, EXAMPLES, request=REQUESTS)
+    assert modules.loaded(flowmap_loaded)

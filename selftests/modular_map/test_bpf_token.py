@@ -24,61 +24,63 @@ def _create(token_fd: int, **fields: Any) -> int:
 
 
 @pytest.mark.clause("FM-1", "MM-3")
-def test_token_is_enough_for_a_map_of_the_own_network(flowmap_module: str) -> None:
+def test_token_in_own_netns_permits_map_create(flowmap_loaded: str) -> None:
     """A token holder may create a flow map in a netns that its user namespace owns."""
-    assert bpf_token.holding(_create, own_network=True) == 0
-    modules.await_unreferenced(modules.FLOWMAP)
-    assert modules.loaded(flowmap_module)
+    assert bpf_token.run_with_token(_create, own_netns=True) == 0
+    modules.wait_until_unreferenced(modules.FLOWMAP_MODULE)
+    assert modules.loaded(flowmap_loaded)
 
 
 @pytest.mark.clause("FM-1", "FM-2")
-def test_token_does_not_show_the_flows_of_another_network(flowmap_module: str) -> None:
+def test_token_in_foreign_netns_is_eperm(flowmap_loaded: str) -> None:
     """A token holder gets EPERM in a netns that its user namespace does not own."""
     # The token replaces CAP_NET_ADMIN in its user namespace, which does not own the initial netns.
-    assert bpf_token.holding(_create, own_network=False) == errno.EPERM
-    assert modules.references(flowmap_module) == 0
+    assert bpf_token.run_with_token(_create, own_netns=False) == errno.EPERM
+    assert modules.refcount(flowmap_loaded) == 0
 
 
 @pytest.mark.clause("FM-1", "MM-5")
-def test_wrong_attributes_are_einval_with_a_token_too(flowmap_module: str) -> None:
+def test_map_create_with_token_and_invalid_attrs_is_einval(flowmap_loaded: str) -> None:
     """Invalid attributes give EINVAL with a token as without."""
-    errnos = bpf_token.holding(
+    errnos = bpf_token.run_with_token(
         lambda token_fd: [
             _create(token_fd, key_size=1),
             _create(token_fd, max_entries=0),
             _create(token_fd, map_extra=1),
         ],
-        own_network=True,
+        own_netns=True,
     )
     assert errnos == [errno.EINVAL] * 3
-    assert modules.references(flowmap_module) == 0
+    assert modules.refcount(flowmap_loaded) == 0
 
 
 @pytest.mark.clause("MM-3")
-@pytest.mark.usefixtures("without_module")
-def test_token_does_not_load_the_module() -> None:
+@pytest.mark.usefixtures("flowmap_unloaded")
+def test_map_create_with_token_does_not_autoload_module() -> None:
     """A token holder gets EINVAL for an absent module and does not trigger autoload."""
-    assert bpf_token.holding(_create, own_network=True) == errno.EINVAL
-    assert not modules.loaded(modules.FLOWMAP)
+    assert bpf_token.run_with_token(_create, own_netns=True) == errno.EINVAL
+    assert not modules.loaded(modules.FLOWMAP_MODULE)
 
 
 def _receive_token_fd() -> int:
     """Return the fd of a token that another process created."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        bpf_token.holding(lambda token_fd: bpf.send_fd(theirs, token_fd), own_network=True)
+        bpf_token.run_with_token(
+            lambda token_fd: bpf.send_fd_over_socket(theirs, token_fd), own_netns=True
+        )
         _, (token_fd,), _, _ = socket.recv_fds(ours, 1, 1)
         return int(token_fd)
 
 
 @pytest.mark.clause("MM-3")
-@pytest.mark.usefixtures("without_module")
+@pytest.mark.usefixtures("flowmap_unloaded")
 @pytest.mark.parametrize(
     "capability",
     [child_process.CAP_BPF, child_process.CAP_NET_ADMIN],
     ids=["cap-bpf-only", "cap-net-admin-only"],
 )
-def test_token_does_not_make_up_for_a_capability_to_load_the_module(
+def test_token_does_not_replace_missing_capability_for_autoload(
     cleanup: ExitStack, capability: int
 ) -> None:
     """A token does not replace the capability that the caller lacks for module autoload.
@@ -86,11 +88,11 @@ def test_token_does_not_make_up_for_a_capability_to_load_the_module(
     Root owns the token's user namespace, and so has every capability in it.
     """
     token_fd = _receive_token_fd()
-    cleanup.enter_context(bpf.closing(token_fd))
+    cleanup.enter_context(bpf.closing_fd(token_fd))
 
     def create() -> int:
-        child_process.keep_capabilities(capability)
+        child_process.drop_capabilities_except(capability)
         return _create(token_fd)
 
-    assert child_process.in_child(create) == errno.EINVAL
-    assert not modules.loaded(modules.FLOWMAP)
+    assert child_process.run_in_child(create) == errno.EINVAL
+    assert not modules.loaded(modules.FLOWMAP_MODULE)

@@ -14,32 +14,32 @@ from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core import child_process
 from fixtures.guest.core.expect_errno import errno_of
 from fixtures.guest.kernel import modules
-from fixtures.guest.kernel.syncpoints import hold
-from fixtures.guest.pytest_plugin.plugin_api import Flowmap
+from fixtures.guest.kernel.syncpoints import stop_at
+from fixtures.guest.pytest_plugin.plugin_api import MakeFlowmap
 
 _UNPRIVILEGED_BPF_DISABLED = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-3")
-@pytest.mark.usefixtures("without_module")
-def test_creation_loads_the_module(make_flowmap: Flowmap) -> None:
+@pytest.mark.usefixtures("flowmap_unloaded")
+def test_map_create_autoloads_module(make_flowmap: MakeFlowmap) -> None:
     """Creating a flow map loads its module, and the map holds one module reference."""
     make_flowmap()
-    assert modules.loaded(modules.FLOWMAP)
-    assert modules.references(modules.FLOWMAP) == 1
+    assert modules.loaded(modules.FLOWMAP_MODULE)
+    assert modules.refcount(modules.FLOWMAP_MODULE) == 1
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-3")
-@pytest.mark.usefixtures("without_module")
-def test_absent_module_is_einval_as_for_an_unknown_type() -> None:
+@pytest.mark.usefixtures("flowmap_unloaded")
+def test_map_create_without_module_is_einval_like_unknown_type() -> None:
     """Without the module the type gives EINVAL, like a type number that does not exist."""
     with modules.autoload_disabled():
         absent_module = errno_of(bpf.flowmap_create)
         unknown_type = errno_of(lambda: bpf.map_create(999, 4, 4, 1))
     assert absent_module == unknown_type == errno.EINVAL
-    assert not modules.loaded(modules.FLOWMAP)
+    assert not modules.loaded(modules.FLOWMAP_MODULE)
 
 
 @pytest.mark.shared_vm
@@ -49,8 +49,8 @@ def test_absent_module_is_einval_as_for_an_unknown_type() -> None:
     [(), (child_process.CAP_BPF,), (child_process.CAP_NET_ADMIN,)],
     ids=["no-caps", "cap-bpf-only", "cap-net-admin-only"],
 )
-@pytest.mark.usefixtures("without_module")
-def test_unprivileged_caller_is_refused_and_loads_nothing(
+@pytest.mark.usefixtures("flowmap_unloaded")
+def test_map_create_unprivileged_is_eperm_without_autoload(
     capabilities: tuple[int, ...], cleanup: ExitStack
 ) -> None:
     """A caller without both capabilities gets EPERM and does not trigger module autoload."""
@@ -60,24 +60,24 @@ def test_unprivileged_caller_is_refused_and_loads_nothing(
     cleanup.callback(_UNPRIVILEGED_BPF_DISABLED.write_text, before)
 
     def attempt() -> int:
-        child_process.keep_capabilities(*capabilities)
+        child_process.drop_capabilities_except(*capabilities)
         return errno_of(bpf.flowmap_create)
 
-    assert child_process.in_child(attempt) == errno.EPERM
-    assert not modules.loaded(modules.FLOWMAP)
+    assert child_process.run_in_child(attempt) == errno.EPERM
+    assert not modules.loaded(modules.FLOWMAP_MODULE)
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-3", "FM-1")
-@pytest.mark.usefixtures("without_module")
-def test_both_capabilities_are_enough() -> None:
+@pytest.mark.usefixtures("flowmap_unloaded")
+def test_map_create_with_cap_bpf_and_net_admin_succeeds() -> None:
     """CAP_BPF and CAP_NET_ADMIN suffice to create a flow map and to autoload its module."""
 
     def attempt() -> int:
-        child_process.keep_capabilities(child_process.CAP_BPF, child_process.CAP_NET_ADMIN)
+        child_process.drop_capabilities_except(child_process.CAP_BPF, child_process.CAP_NET_ADMIN)
         return errno_of(bpf.flowmap_create)
 
-    assert child_process.in_child(attempt) == 0
+    assert child_process.run_in_child(attempt) == 0
 
 
 INVALID_ATTRS = {
@@ -101,18 +101,18 @@ INVALID_ATTRS = {
 @pytest.mark.shared_vm
 @pytest.mark.clause("FM-1", "MM-5")
 @pytest.mark.parametrize("attributes", INVALID_ATTRS.values(), ids=INVALID_ATTRS)
-def test_wrong_attributes_are_einval_and_leave_no_reference(
-    attributes: dict[str, int], flowmap_module: str
+def test_map_create_invalid_attrs_is_einval_without_module_ref(
+    attributes: dict[str, int], flowmap_loaded: str
 ) -> None:
     """Invalid sizes, capacity or flags give EINVAL and leave no module reference."""
     assert errno_of(lambda: bpf.flowmap_create(**attributes)) == errno.EINVAL
-    assert modules.references(flowmap_module) == 0
+    assert modules.refcount(flowmap_loaded) == 0
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("FM-1")
 @pytest.mark.parametrize("entries", [1, 2, 65536])
-def test_capacity_is_what_was_asked_for(entries: int, make_flowmap: Flowmap) -> None:
+def test_map_info_reports_requested_max_entries(entries: int, make_flowmap: MakeFlowmap) -> None:
     """Map info reports the requested max_entries and the UAPI's key and value sizes."""
     info = bpf.map_info(make_flowmap(max_entries=entries))
     assert info.max_entries == entries
@@ -121,7 +121,7 @@ def test_capacity_is_what_was_asked_for(entries: int, make_flowmap: Flowmap) -> 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-10")
-def test_descriptor_describes_the_map(make_flowmap: Flowmap) -> None:
+def test_map_info_and_fdinfo_describe_flow_map(make_flowmap: MakeFlowmap) -> None:
     """BPF_OBJ_GET_INFO_BY_FD and fdinfo report type, flags, name, capacity and memory."""
     fd = make_flowmap(max_entries=64)
     info = bpf.map_info(fd)
@@ -139,38 +139,38 @@ def test_descriptor_describes_the_map(make_flowmap: Flowmap) -> None:
 @pytest.mark.parametrize(
     "map_type", [bpf_attr.MAP_TYPE_HASH, bpf_attr.MAP_TYPE_ARRAY], ids=["hash", "array"]
 )
-def test_builtin_types_take_no_reference_to_the_module(map_type: int, flowmap_module: str) -> None:
+def test_builtin_map_takes_no_flowmap_module_ref(map_type: int, flowmap_loaded: str) -> None:
     """A built-in map takes no reference to the flow map module, which can be unloaded."""
-    with bpf.closing(bpf.map_create(map_type, 4, 4, 8)):
-        assert modules.references(flowmap_module) == 0
-        modules.unload(flowmap_module)
+    with bpf.closing_fd(bpf.map_create(map_type, 4, 4, 8)):
+        assert modules.refcount(flowmap_loaded) == 0
+        modules.unload(flowmap_loaded)
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-8")
-@pytest.mark.usefixtures("flowmap_module")
-def test_builtin_types_describe_themselves_as_before() -> None:
+@pytest.mark.usefixtures("flowmap_loaded")
+def test_builtin_map_fdinfo_is_unchanged() -> None:
     """A hash map's fdinfo has the common fields and none of the flow map's."""
-    with bpf.closing(bpf.map_create(bpf_attr.MAP_TYPE_HASH, 4, 4, 8)) as fd:
+    with bpf.closing_fd(bpf.map_create(bpf_attr.MAP_TYPE_HASH, 4, 4, 8)) as fd:
         fdinfo = bpf.fdinfo(fd)
     assert (fdinfo["map_type"], fdinfo["max_entries"]) == (str(bpf_attr.MAP_TYPE_HASH), "8")
     assert not [line for line in fdinfo if line.startswith("flowmap")]
 
 
-@pytest.mark.usefixtures("near", "flowmap_module")
+@pytest.mark.usefixtures("pinned_to_test_cpu", "flowmap_loaded")
 @pytest.mark.clause("MM-8")
 @pytest.mark.parametrize(
     "map_type", [bpf_attr.MAP_TYPE_HASH, bpf_attr.MAP_TYPE_ARRAY], ids=["hash", "array"]
 )
-def test_builtin_types_do_not_wait_for_the_mutex_of_modular_ones(map_type: int) -> None:
+def test_builtin_map_create_does_not_wait_for_modular_type_mutex(map_type: int) -> None:
     """A built-in map can be created while another task holds the mutex of modular types."""
     bpf.flowmap_type()  # cached here, so that the child opens no file
-    creator = child_process.Waiting(lambda: os.close(bpf.flowmap_create()))
+    creator = child_process.GatedChild(lambda: os.close(bpf.flowmap_create()))
     # try_module_get() is called with the mutex held.  The syncpoint's timeout releases the task
     # only if this test fails.
-    with hold("try_module_get", task=creator.pid) as syncpoint:
-        creator.begin()
-        syncpoint.reached()
+    with stop_at("try_module_get", tgid=creator.pid) as syncpoint:
+        creator.start()
+        syncpoint.wait_until_held()
         os.close(bpf.map_create(map_type, 4, 4, 8))
         syncpoint.release()
     creator.join()

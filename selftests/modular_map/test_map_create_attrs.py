@@ -18,10 +18,10 @@ from fixtures.flowmap import uapi
 from fixtures.guest.bpf import bpf_attr
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core import child_process
-from fixtures.guest.core.expect_errno import errno_of, refused
+from fixtures.guest.core.expect_errno import errno_of, expect_errno
 from fixtures.guest.kernel import modules
 from fixtures.guest.net import netns
-from fixtures.guest.pytest_plugin.plugin_api import Flowmap, Namespaces
+from fixtures.guest.pytest_plugin.plugin_api import MakeFlowmap, MakeNetns
 
 _PROG = bpf_attr.F_RDONLY_PROG
 _NUMA_NODE = 1 << 2
@@ -82,39 +82,39 @@ def _create(fields: dict[str, Any]) -> int:
 @pytest.mark.parametrize(
     ("fields", "expected_errno"), BOUNDARY_FIELDS.values(), ids=BOUNDARY_FIELDS
 )
-def test_field_has_one_answer(
-    fields: dict[str, int], expected_errno: int, flowmap_module: str
+def test_map_create_field_at_boundary_has_fixed_errno(
+    fields: dict[str, int], expected_errno: int, flowmap_loaded: str
 ) -> None:
     """A field at its boundary gives one errno and leaves no module reference."""
     assert _create(fields) == expected_errno
     if expected_errno:
-        assert modules.references(flowmap_module) == 0
+        assert modules.refcount(flowmap_loaded) == 0
     else:
-        modules.await_unreferenced(modules.FLOWMAP)
+        modules.wait_until_unreferenced(modules.FLOWMAP_MODULE)
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("FM-1", "MM-5")
-@pytest.mark.usefixtures("flowmap_module")
-def test_kernel_says_why_a_map_cannot_be_on_a_device() -> None:
+@pytest.mark.usefixtures("flowmap_loaded")
+def test_map_create_ifindex_refusal_is_logged() -> None:
     """An ifindex is refused with EINVAL, and the kernel's log says that offload is impossible."""
-    attributes = bpf.flowmap_attributes()
-    assert bpf.refused_map(attributes) == (0, "")
+    attributes = bpf.flowmap_create_attr()
+    assert bpf.map_create_log(attributes) == (0, "")
     attributes.map_ifindex = 1
     refusal = (errno.EINVAL, "Modular map types cannot be offloaded.\n")
-    assert bpf.refused_map(attributes) == refusal
+    assert bpf.map_create_log(attributes) == refusal
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("FM-1", "MM-5")
-def test_flags_are_refused_but_for_those_of_descriptors(flowmap_module: str) -> None:
+def test_map_flags_except_rdonly_wronly_are_einval(flowmap_loaded: str) -> None:
     """Only the fd access flags may accompany BPF_F_RDONLY_PROG; any other flag gives EINVAL."""
     # Each flag is combined with BPF_F_RDONLY_PROG, which a flow map requires.
     bits = {1 << bit for bit in range(32)} - {_PROG}
     errnos = {hex(bit): _create({"map_flags": _PROG | bit}) for bit in bits}
     assert errnos == {hex(bit): 0 if bit in _FD_ACCESS_FLAGS else errno.EINVAL for bit in bits}
-    modules.await_unreferenced(modules.FLOWMAP)
-    assert modules.loaded(flowmap_module)
+    modules.wait_until_unreferenced(modules.FLOWMAP_MODULE)
+    assert modules.loaded(flowmap_loaded)
 
 
 @pytest.mark.shared_vm
@@ -124,23 +124,23 @@ def test_flags_are_refused_but_for_those_of_descriptors(flowmap_module: str) -> 
     ["a-b", "a b", "\x7f", "sixteen_letters_"],
     ids=["dash", "space", "del-character", "no-terminating-nul"],
 )
-def test_bad_name_is_refused_after_the_map_was_made(name: str, flowmap_module: str) -> None:
+def test_map_create_bad_name_releases_module(name: str, flowmap_loaded: str) -> None:
     """An invalid map name is EINVAL, and the map that was already allocated is freed."""
     # The kernel copies the name after map_alloc(), so it has to free the map again.
-    with refused(errno.EINVAL):
+    with expect_errno(errno.EINVAL):
         bpf.map_create(bpf.flowmap_type(), uapi.KEY_SIZE, uapi.VALUE_SIZE, 8, _PROG, name)
-    modules.await_unreferenced(modules.FLOWMAP)
-    assert modules.loaded(flowmap_module)
+    modules.wait_until_unreferenced(modules.FLOWMAP_MODULE)
+    assert modules.loaded(flowmap_loaded)
 
 
 def no_capabilities() -> None:
     """Drop every capability."""
-    child_process.keep_capabilities()
+    child_process.drop_capabilities_except()
 
 
 def userns_root() -> None:
     """Enter a new user namespace, the only one where the process has capabilities."""
-    child_process.enter_user_namespace()
+    child_process.unshare_user_namespace()
 
 
 @pytest.mark.shared_vm
@@ -155,8 +155,8 @@ def userns_root() -> None:
     [{}, {"key_size": 1}, {"map_flags": 0}],
     ids=["valid-attrs", "key-size-1", "without-rdonly-prog"],
 )
-def test_who_may_not_is_told_so_before_anything_else(
-    drop_privileges: Callable[[], None], attributes: dict[str, int], flowmap_module: str
+def test_eperm_precedes_attr_checks(
+    drop_privileges: Callable[[], None], attributes: dict[str, int], flowmap_loaded: str
 ) -> None:
     """A caller without the capabilities gets EPERM, whether or not the attributes are valid."""
 
@@ -164,25 +164,25 @@ def test_who_may_not_is_told_so_before_anything_else(
         drop_privileges()
         return _create(attributes)
 
-    assert child_process.in_child(attempt) == errno.EPERM
-    assert modules.references(flowmap_module) == 0
+    assert child_process.run_in_child(attempt) == errno.EPERM
+    assert modules.refcount(flowmap_loaded) == 0
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("FM-1", "SN-2")
-def test_map_may_be_made_in_any_network_namespace(
-    namespace: Namespaces, flowmap_module: str
-) -> None:
+def test_map_create_in_any_netns_succeeds(make_netns: MakeNetns, flowmap_loaded: str) -> None:
     """A flow map can be created in a netns other than the initial one."""
-    with netns.entered(namespace("fm-other")):
+    with netns.entered(make_netns("fm-other")):
         assert _create({}) == 0
-    modules.await_unreferenced(modules.FLOWMAP)
-    assert modules.loaded(flowmap_module)
+    modules.wait_until_unreferenced(modules.FLOWMAP_MODULE)
+    assert modules.loaded(flowmap_loaded)
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("FM-7", "MM-5")
-def test_other_commands_take_no_reference(make_flowmap: Flowmap, flowmap_module: str) -> None:
+def test_bpf_cmds_on_map_fd_take_no_module_ref(
+    make_flowmap: MakeFlowmap, flowmap_loaded: str
+) -> None:
     """No bpf() command takes a module reference, with the map's fd in any one attribute word."""
     fd = make_flowmap()
     map_id = bpf.map_info(fd).id
@@ -195,6 +195,6 @@ def test_other_commands_take_no_reference(make_flowmap: Flowmap, flowmap_module:
             returned_fd = 0
         if returned_fd:  # 0 is the result of most commands; fd 0 is this process's stdin
             os.close(returned_fd)
-        assert modules.references(flowmap_module) == 1, f"command {command}, word {word}"
+        assert modules.refcount(flowmap_loaded) == 1, f"command {command}, word {word}"
     assert bpf.map_info(fd).id == map_id
-    assert list(bpf.keys(fd)) == []
+    assert list(bpf.iterate_keys(fd)) == []

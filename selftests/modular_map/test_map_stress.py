@@ -13,12 +13,12 @@ from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import modules
 from fixtures.guest.net import conntrack, netns
-from fixtures.guest.pytest_plugin.plugin_api import Connect
-from fixtures.guest.runtime.hypothesis_support import effort
+from fixtures.guest.pytest_plugin.plugin_api import OpenConnection
+from fixtures.guest.runtime.hypothesis_support import iterations_scale
 from fixtures.guest.topology.client_router_server import Router
-from fixtures.guest.traffic.connections import UDP_PROTOCOL
+from fixtures.guest.traffic.connections import IPPROTO_UDP
 
-MAP_COUNT = min(10_000, 1_000 * effort() ** 2)
+MAP_COUNT = min(10_000, 1_000 * iterations_scale() ** 2)
 """10,000 with --soak, fewer otherwise: 10,000 maps take minutes under TCG."""
 _SAMPLE_STEP = MAP_COUNT // 20
 _MIN_MAP_BYTES = 1024
@@ -57,41 +57,41 @@ def _unreclaimable_slab_after_shrink() -> int:
 
 
 def _map_ids() -> set[int]:
-    return set(bpf.identities(bpf_attr.Command.MAP_GET_NEXT_ID))
+    return set(bpf.list_ids(bpf_attr.Command.MAP_GET_NEXT_ID))
 
 
 @pytest.mark.soak
 @pytest.mark.clause("MM-4", "SN-9", "SN-6", "SN-8", "RT-3")
 @pytest.mark.usefixtures("_raised_fd_limit")
 @pytest.mark.deadline(120)
-def test_many_maps_hold_a_flow_and_are_freed(
-    own_router: Router, own_connection: Connect, flowmap_module: str
+def test_thousands_of_maps_mirror_one_flow_and_are_freed(
+    private_router: Router, open_private_connection: OpenConnection, flowmap_loaded: str
 ) -> None:
     """Thousands of maps mirror one flow, miss it after its deletion, and give their memory back."""
     # The flow must not expire while the maps are created.
-    netns.set_sysctls(own_router.namespace, {"netfilter/nf_flowtable_udp_timeout": 3600})
-    conn = own_connection(UDP_PROTOCOL, 4)
-    flow = conn.offloaded()
+    netns.set_sysctls(private_router.namespace, {"netfilter/nf_flowtable_udp_timeout": 3600})
+    conn = open_private_connection(IPPROTO_UDP, 4)
+    flow = conn.wait_offloaded()
     slab_before, other_ids = _unreclaimable_slab(), _map_ids()
     fds: list[int] = []
     try:
-        with netns.entered(own_router.namespace):
+        with netns.entered(private_router.namespace):
             fds += (bpf.flowmap_create() for _ in range(MAP_COUNT))
         grown = _unreclaimable_slab() - slab_before
         assert grown > MAP_COUNT * _MIN_MAP_BYTES
-        assert modules.references(flowmap_module) == MAP_COUNT
+        assert modules.refcount(flowmap_loaded) == MAP_COUNT
         assert len(_map_ids() - other_ids) == MAP_COUNT
         for fd in fds[::_SAMPLE_STEP]:
             assert [bpf.lookup(fd, key).dir for key in flow.keys] == [0, 1]
 
         # One deletion removes the flow from every map.
-        conntrack.delete(conn.tuple, own_router.namespace)
+        conntrack.delete(conn.tuple, private_router.namespace)
         for fd in fds[::_SAMPLE_STEP]:
-            assert [bpf.found(fd, key) for key in flow.keys] == [None, None]
+            assert [bpf.lookup_or_none(fd, key) for key in flow.keys] == [None, None]
     finally:
         for fd in fds:
             os.close(fd)
-    wait_for("the maps to be freed", lambda: modules.references(flowmap_module) == 0, 30)
+    wait_for("the maps to be freed", lambda: modules.refcount(flowmap_loaded) == 0, 30)
     assert _map_ids() == other_ids
     # Partly used slabs stay allocated; leaked maps would take more than a third.
     wait_for(
@@ -100,4 +100,4 @@ def test_many_maps_hold_a_flow_and_are_freed(
         30,
         interval=0.2,
     )
-    modules.unload(flowmap_module)
+    modules.unload(flowmap_loaded)

@@ -15,11 +15,11 @@ import pytest
 from fixtures.flowmap import uapi
 from fixtures.guest.bpf import bpf_attr, prog_syscalls
 from fixtures.guest.bpf import map_syscalls as bpf
-from fixtures.guest.core.expect_errno import refused
+from fixtures.guest.core.expect_errno import expect_errno
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import modules
 from fixtures.guest.net import netns, tc
-from fixtures.guest.pytest_plugin.plugin_api import Flowmap, Namespaces
+from fixtures.guest.pytest_plugin.plugin_api import MakeFlowmap, MakeNetns
 
 Release = Callable[[], None]
 
@@ -36,13 +36,13 @@ def _load_program_using(fd: int, prog_type: int = prog_syscalls.PROG_TYPE_XDP) -
 
 
 def _refcount_is(count: int) -> bool:
-    return modules.references(modules.FLOWMAP) == count
+    return modules.refcount(modules.FLOWMAP_MODULE) == count
 
 
 def _try_unload() -> bool:
     """Try to unload the flow map module; return whether it was unloaded."""
     try:
-        modules.unload(modules.FLOWMAP)
+        modules.unload(modules.FLOWMAP_MODULE)
     except BlockingIOError:
         return False
     return True
@@ -57,7 +57,7 @@ def dup_fd(fd: int, _: Path, __: str) -> Release:
 def scm_rights_in_flight(fd: int, _: Path, __: str) -> Release:
     """An fd queued in a UNIX socket (SCM_RIGHTS) and not received."""
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    bpf.send_fd(near, fd)
+    bpf.send_fd_over_socket(near, fd)
 
     def release() -> None:
         near.close()
@@ -75,7 +75,7 @@ def bpffs_pin(fd: int, bpffs: Path, _: str) -> Release:
 
 def fd_by_map_id(fd: int, _: Path, __: str) -> Release:
     """An fd opened by map id."""
-    other = bpf.map_by_id(bpf.map_info(fd).id)
+    other = bpf.map_fd_by_id(bpf.map_info(fd).id)
     return lambda: os.close(other)
 
 
@@ -87,15 +87,15 @@ def loaded_prog(fd: int, _: Path, __: str) -> Release:
 
 def xdp_link(fd: int, _: Path, namespace: str) -> Release:
     """An XDP link to a program whose own fd is closed."""
-    with bpf.closing(_load_program_using(fd)) as program, netns.entered(namespace):
-        link = prog_syscalls.xdp_link(program, 1)
+    with bpf.closing_fd(_load_program_using(fd)) as program, netns.entered(namespace):
+        link = prog_syscalls.create_xdp_link(program, 1)
     return lambda: os.close(link)
 
 
 def tc_filter(fd: int, bpffs: Path, namespace: str) -> Release:
     """A program that only a tc filter references."""
     pin = bpffs / "filter"
-    with bpf.closing(_load_program_using(fd, prog_syscalls.PROG_TYPE_SCHED_CLS)) as program:
+    with bpf.closing_fd(_load_program_using(fd, prog_syscalls.PROG_TYPE_SCHED_CLS)) as program:
         bpf.pin(program, str(pin))
     tc.run("qdisc add dev lo clsact", namespace)
     tc.run(f"filter add dev lo ingress bpf direct-action object-pinned {pin}", namespace)
@@ -134,54 +134,52 @@ MAP_REFERENCES = (
 
 
 @pytest.mark.clause("MM-4", "V0-5")
-def test_unload_is_refused_while_a_descriptor_is_open(
-    flowmap_module: str, namespace: Namespaces
-) -> None:
+def test_unload_refused_while_map_fd_is_open(flowmap_loaded: str, make_netns: MakeNetns) -> None:
     """Unload fails with EWOULDBLOCK while a map fd is open, and succeeds after it is closed."""
-    with netns.entered(namespace("fm-held")):
+    with netns.entered(make_netns("fm-held")):
         fd = bpf.flowmap_create()
-    assert modules.references(flowmap_module) == 1
+    assert modules.refcount(flowmap_loaded) == 1
 
-    with refused(errno.EWOULDBLOCK):
-        modules.unload(flowmap_module)
+    with expect_errno(errno.EWOULDBLOCK):
+        modules.unload(flowmap_loaded)
 
     os.close(fd)
     wait_for("the module to be unloadable", _try_unload)
-    assert not modules.loaded(flowmap_module)
+    assert not modules.loaded(flowmap_loaded)
 
 
 @pytest.mark.clause("MM-4")
 @pytest.mark.parametrize(
     "take_reference", MAP_REFERENCES, ids=lambda take_reference: take_reference.__name__
 )
-def test_unload_is_refused_while_the_map_lives_otherwise(
+def test_unload_refused_while_map_is_referenced(
     take_reference: Callable[[int, Path, str], Release],
-    flowmap_module: str,
-    namespace: Namespaces,
+    flowmap_loaded: str,
+    make_netns: MakeNetns,
     bpffs: Path,
 ) -> None:
     """Unload is refused while the map is referenced after its first fd was closed."""
-    ns = namespace("fm-held")
+    ns = make_netns("fm-held")
     with netns.entered(ns):
         fd = bpf.flowmap_create()
     release = take_reference(fd, bpffs, ns)
     os.close(fd)
 
     assert not _try_unload()
-    assert modules.references(flowmap_module) >= 1
+    assert modules.refcount(flowmap_loaded) >= 1
 
     release()
     wait_for("the module to be unloadable", _try_unload)
 
 
 @pytest.mark.clause("MM-4")
-def test_every_map_is_a_reference_of_its_own(
-    flowmap_module: str, namespace: Namespaces, make_flowmap: Flowmap
+def test_each_map_holds_one_module_ref(
+    flowmap_loaded: str, make_netns: MakeNetns, make_flowmap: MakeFlowmap
 ) -> None:
     """Each map holds one module reference until it is freed."""
-    ns = namespace("fm-held")
+    ns = make_netns("fm-held")
     fds = [make_flowmap(ns) for _ in range(5)]
-    assert modules.references(flowmap_module) == 5
+    assert modules.refcount(flowmap_loaded) == 5
     for remaining, fd in zip(reversed(range(5)), fds, strict=True):
         os.close(fd)
         wait_for(
@@ -192,16 +190,16 @@ def test_every_map_is_a_reference_of_its_own(
 
 
 @pytest.mark.clause("MM-6", "MM-1", "V0-5")
-def test_reload_serves_again(flowmap_module: str, namespace: Namespaces) -> None:
+def test_module_reload_permits_map_create_again(flowmap_loaded: str, make_netns: MakeNetns) -> None:
     """After each of ten unloads map creation is EINVAL, and a reload permits it again."""
-    ns = namespace("fm-again")
+    ns = make_netns("fm-again")
     for _ in range(10):
-        with bpf.flowmap(ns) as fd:
+        with bpf.open_flowmap(ns) as fd:
             assert bpf.map_info(fd).type == bpf.flowmap_type()
         wait_for("the module to be unloadable", _try_unload)
-        with modules.autoload_disabled(), refused(errno.EINVAL):
+        with modules.autoload_disabled(), expect_errno(errno.EINVAL):
             bpf.flowmap_create()
-        modules.load(flowmap_module)
+        modules.load(flowmap_loaded)
 
 
 def _tainted_by_forced_unload() -> bool:
@@ -210,8 +208,8 @@ def _tainted_by_forced_unload() -> bool:
 
 
 @pytest.mark.clause("MM-4")
-def test_forced_unload_leaves_what_a_module_depends_on(
-    flowmap_module: str, namespace: Namespaces, make_flowmap: Flowmap
+def test_forced_unload_of_module_dependency_is_refused(
+    flowmap_loaded: str, make_netns: MakeNetns, make_flowmap: MakeFlowmap
 ) -> None:
     """A module that the flow map module depends on is not unloaded, not even by force.
 
@@ -219,25 +217,25 @@ def test_forced_unload_leaves_what_a_module_depends_on(
     unloaded by force while a map exists: kernel/module/main.c would ignore the reference, taint the
     kernel and free code that the map still calls.
     """
-    fd = make_flowmap(namespace("fm-forced"))
-    assert modules.holders(modules.FLOWTABLE) == [flowmap_module]
+    fd = make_flowmap(make_netns("fm-forced"))
+    assert modules.holders(modules.FLOWTABLE_MODULE) == [flowmap_loaded]
     for force in (False, True):
-        with refused(errno.EWOULDBLOCK):
-            modules.unload(modules.FLOWTABLE, force=force)
-    assert bpf.found(fd, uapi.Key(l3proto=2)) is None
+        with expect_errno(errno.EWOULDBLOCK):
+            modules.unload(modules.FLOWTABLE_MODULE, force=force)
+    assert bpf.lookup_or_none(fd, uapi.Key(l3proto=2)) is None
 
     os.close(fd)
-    modules.await_unreferenced(flowmap_module)
+    modules.wait_until_unreferenced(flowmap_loaded)
     # Without references the force flag has no effect.
-    modules.unload(flowmap_module, force=True)
-    modules.unload(modules.FLOWTABLE, force=True)
+    modules.unload(flowmap_loaded, force=True)
+    modules.unload(modules.FLOWTABLE_MODULE, force=True)
     assert not _tainted_by_forced_unload()
 
 
 @pytest.mark.clause("MM-6")
-def test_unloaded_module_leaves_other_types_alone(flowmap_module: str, cleanup: ExitStack) -> None:
+def test_builtin_map_after_module_unload_works(flowmap_loaded: str, cleanup: ExitStack) -> None:
     """A hash map works after the flow map module is unloaded."""
-    fd = cleanup.enter_context(bpf.closing(bpf.map_create(bpf_attr.MAP_TYPE_HASH, 4, 4, 8)))
-    modules.unload(flowmap_module)
+    fd = cleanup.enter_context(bpf.closing_fd(bpf.map_create(bpf_attr.MAP_TYPE_HASH, 4, 4, 8)))
+    modules.unload(flowmap_loaded)
     bpf.update_raw(fd, b"abcd", b"wxyz")
     assert bpf.lookup_raw(fd, b"abcd", 4) == b"wxyz"

@@ -10,10 +10,10 @@ import pytest
 from fixtures.guest.bpf import dummy_map_module
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core import child_process
-from fixtures.guest.core.expect_errno import errno_of, refused
-from fixtures.guest.core.polling import scale, wait_for
+from fixtures.guest.core.expect_errno import errno_of, expect_errno
+from fixtures.guest.core.polling import deadline_scale, wait_for
 from fixtures.guest.kernel import modules
-from fixtures.guest.pytest_plugin.plugin_api import require_own_module
+from fixtures.guest.pytest_plugin.plugin_api import require_suite_module
 from fixtures.guest.race import python_race
 
 BUILTIN_TYPES = (0, 1, 2, 28, 35)  # unspec, hash, array, struct_ops, the last built-in type
@@ -21,30 +21,30 @@ SANITIZER_TIMEOUT_SCALE = 10
 """Timeout scale at and above which the kernel has sanitizers."""
 MIN_MODULE_BYTES = 16384
 """Lower bound of a loaded module's memory in bytes: text, data and their read-only copies."""
-BOTH_MODULES = (dummy_map_module.FIRST, dummy_map_module.SECOND)
+BOTH_MODULES = (dummy_map_module.MODULE, dummy_map_module.SECOND_MODULE)
 OUT_OF_RANGE_TYPES = (37, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
 
 
 @pytest.fixture(autouse=True)
-def _free_type_slot(without_module: None, cleanup: ExitStack) -> None:  # noqa: ARG001
+def _free_type_slot(flowmap_unloaded: None, cleanup: ExitStack) -> None:  # noqa: ARG001
     """Unload the flow map module and disable autoload, so that the type's slot stays free."""
-    require_own_module(dummy_map_module.FIRST)
-    modules.probe(modules.FLOWTABLE)
+    require_suite_module(dummy_map_module.MODULE)
+    modules.modprobe(modules.FLOWTABLE_MODULE)
     cleanup.enter_context(modules.autoload_disabled())
 
 
-def _unload_at_cleanup(cleanup: ExitStack, name: str = dummy_map_module.FIRST) -> None:
+def _unload_at_cleanup(cleanup: ExitStack, name: str = dummy_map_module.MODULE) -> None:
     def unload() -> None:
         if modules.loaded(name):
             # A work item frees a map some time after its last fd is closed.
-            wait_for("the maps to be freed", lambda: dummy_map_module.free([name]))
+            wait_for("the maps to be freed", lambda: dummy_map_module.all_maps_freed([name]))
             modules.unload(name)
 
     cleanup.callback(unload)
 
 
 def _load_until_cleanup(
-    cleanup: ExitStack, name: str = dummy_map_module.FIRST, **parameters: object
+    cleanup: ExitStack, name: str = dummy_map_module.MODULE, **parameters: object
 ) -> None:
     dummy_map_module.load(name, **parameters)
     _unload_at_cleanup(cleanup, name)
@@ -52,26 +52,26 @@ def _load_until_cleanup(
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-1")
-def test_module_brings_a_type_that_works_like_any_other(cleanup: ExitStack) -> None:
+def test_modular_map_type_works_like_builtin(cleanup: ExitStack) -> None:
     """Maps of a registered modular type work like built-in ones and pin the module."""
     _load_until_cleanup(cleanup)
-    with bpf.closing(dummy_map_module.create(max_entries=3)) as fd:
+    with bpf.closing_fd(dummy_map_module.create_map(max_entries=3)) as fd:
         assert [dummy_map_module.lookup(fd, index) for index in range(3)] == [0, 0, 0]
-        with refused(errno.ENOENT):
+        with expect_errno(errno.ENOENT):
             dummy_map_module.lookup(fd, 3)
         assert bpf.map_info(fd).max_entries == 3
-        with refused(errno.EWOULDBLOCK):
-            modules.unload(dummy_map_module.FIRST)
+        with expect_errno(errno.EWOULDBLOCK):
+            modules.unload(dummy_map_module.MODULE)
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-2", "V0-1")
-@pytest.mark.parametrize("callback", [*dummy_map_module.CALLBACKS, "owner", "ops"])
-def test_operations_without_what_the_core_needs_are_refused(callback: str) -> None:
+@pytest.mark.parametrize("callback", [*dummy_map_module.REQUIRED_CALLBACKS, "owner", "ops"])
+def test_register_without_required_callback_is_einval(callback: str) -> None:
     """Operations without an owner or an unconditionally called callback give EINVAL."""
-    with refused(errno.EINVAL):
+    with expect_errno(errno.EINVAL):
         dummy_map_module.load(omit=callback)
-    assert not modules.loaded(dummy_map_module.FIRST)
+    assert not modules.loaded(dummy_map_module.MODULE)
 
 
 @pytest.mark.shared_vm
@@ -79,85 +79,85 @@ def test_operations_without_what_the_core_needs_are_refused(callback: str) -> No
 @pytest.mark.parametrize(
     "callback", ["map_for_each_callback", "map_set_for_each_callback_args", "map_mmap_fault"]
 )
-def test_half_of_a_pair_of_callbacks_is_refused(callback: str) -> None:
+def test_register_with_half_a_callback_pair_is_einval(callback: str) -> None:
     """One callback of a pair without the other gives EINVAL."""
-    with refused(errno.EINVAL):
+    with expect_errno(errno.EINVAL):
         dummy_map_module.load(unpaired=callback)
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-2")
 @pytest.mark.parametrize("pair", ["for_each", "mmap"])
-def test_both_of_a_pair_of_callbacks_are_taken(pair: str, cleanup: ExitStack) -> None:
+def test_register_with_both_paired_callbacks_succeeds(pair: str, cleanup: ExitStack) -> None:
     """Both callbacks of a pair together are accepted."""
     _load_until_cleanup(cleanup, paired=pair)
-    os.close(dummy_map_module.create())
+    os.close(dummy_map_module.create_map())
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-2")
 @pytest.mark.parametrize("callback", ["map_alloc_check", "map_meta_equal"])
-def test_what_the_core_looks_for_may_be_absent(callback: str, cleanup: ExitStack) -> None:
+def test_register_without_optional_callback_succeeds(callback: str, cleanup: ExitStack) -> None:
     """A callback that the core checks for before the call may be absent."""
     _load_until_cleanup(cleanup, omit=callback)
-    os.close(dummy_map_module.create())
+    os.close(dummy_map_module.create_map())
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-2")
 @pytest.mark.parametrize("map_type", [*BUILTIN_TYPES, *OUT_OF_RANGE_TYPES], ids="type-{}".format)
-def test_type_that_is_not_reserved_for_modules_is_refused(map_type: int) -> None:
+def test_register_non_modular_type_is_einval(map_type: int) -> None:
     """Registering a built-in or out-of-range type gives EINVAL; unregistering has no effect."""
-    with refused(errno.EINVAL):
+    with expect_errno(errno.EINVAL):
         dummy_map_module.load(type=map_type)
     # Unregistering it has no effect either.
-    with refused(errno.EINVAL):
+    with expect_errno(errno.EINVAL):
         dummy_map_module.load(type=map_type, unregister_refused=True)
 
 
 @pytest.mark.clause("MM-2")
-def test_slot_that_is_taken_is_refused_and_its_owner_goes_on(cleanup: ExitStack) -> None:
+def test_register_taken_slot_is_ebusy_and_owner_keeps_working(cleanup: ExitStack) -> None:
     """Registering a taken slot gives EBUSY, and the owner's maps go on working."""
     _load_until_cleanup(cleanup)
-    with bpf.closing(dummy_map_module.create()) as fd:
-        with refused(errno.EBUSY):
-            dummy_map_module.load(dummy_map_module.SECOND)
-        with refused(errno.EBUSY):
-            modules.load(modules.FLOWMAP)
+    with bpf.closing_fd(dummy_map_module.create_map()) as fd:
+        with expect_errno(errno.EBUSY):
+            dummy_map_module.load(dummy_map_module.SECOND_MODULE)
+        with expect_errno(errno.EBUSY):
+            modules.load(modules.FLOWMAP_MODULE)
         assert dummy_map_module.lookup(fd, 0) == 0
-    os.close(dummy_map_module.create())
+    os.close(dummy_map_module.create_map())
 
 
 @pytest.mark.clause("MM-2")
-def test_module_that_was_refused_takes_nothing_away_by_unregistering(cleanup: ExitStack) -> None:
+def test_unregister_by_refused_module_keeps_owner_registered(cleanup: ExitStack) -> None:
     """A module that was refused the slot cannot unregister the slot's owner."""
     _load_until_cleanup(cleanup)
-    with refused(errno.EBUSY):
-        dummy_map_module.load(dummy_map_module.SECOND, unregister_refused=True)
-    os.close(dummy_map_module.create())
+    with expect_errno(errno.EBUSY):
+        dummy_map_module.load(dummy_map_module.SECOND_MODULE, unregister_refused=True)
+    os.close(dummy_map_module.create_map())
 
 
 @pytest.mark.clause("MM-2", "V0-9")
-def test_flow_map_module_does_not_load_into_a_slot_that_is_taken(cleanup: ExitStack) -> None:
+def test_flowmap_module_load_into_taken_slot_is_ebusy(cleanup: ExitStack) -> None:
     """The flow map module fails to load with EBUSY as long as the slot is taken."""
     dummy_map_module.load()
-    with refused(errno.EBUSY):
-        modules.load(modules.FLOWMAP)
-    assert not modules.loaded(modules.FLOWMAP)
-    modules.unload(dummy_map_module.FIRST)
+    with expect_errno(errno.EBUSY):
+        modules.load(modules.FLOWMAP_MODULE)
+    assert not modules.loaded(modules.FLOWMAP_MODULE)
+    modules.unload(dummy_map_module.MODULE)
 
-    modules.load(modules.FLOWMAP)
-    cleanup.callback(modules.unload, modules.FLOWMAP)
+    modules.load(modules.FLOWMAP_MODULE)
+    cleanup.callback(modules.unload, modules.FLOWMAP_MODULE)
     os.close(bpf.flowmap_create())
 
 
 @pytest.mark.clause("MM-2")
 @pytest.mark.deadline(60)
-def test_of_two_registrations_at_once_one_wins() -> None:
+def test_concurrent_registrations_have_one_winner() -> None:
     """Of two modules that register the type concurrently one succeeds and one gets EBUSY."""
 
     def loader(name: str) -> python_race.Actor:
-        path = modules.file_of(name)
+        path = modules.module_path(name)
         return lambda _: modules.load_file(path)
 
     rounds, overlapping = 20, 0
@@ -166,63 +166,61 @@ def test_of_two_registrations_at_once_one_wins() -> None:
         overlapping += report.overlaps
         errnos = {name: report.calls[name][0].errno for name in BOTH_MODULES}
         assert sorted(errnos.values()) == [0, errno.EBUSY], errnos
-        os.close(dummy_map_module.create())
-        wait_for("the map to be freed", lambda: dummy_map_module.free(BOTH_MODULES))
+        os.close(dummy_map_module.create_map())
+        wait_for("the map to be freed", lambda: dummy_map_module.all_maps_freed(BOTH_MODULES))
         modules.unload(next(name for name in BOTH_MODULES if errnos[name] == 0))
     assert overlapping >= rounds // 4, f"loads overlapped in only {overlapping} of {rounds} rounds"
 
 
 @pytest.mark.clause("MM-2", "MM-3")
-def test_init_that_fails_after_registering_leaves_the_slot_free(cleanup: ExitStack) -> None:
+def test_module_init_failure_after_register_frees_slot(cleanup: ExitStack) -> None:
     """A failing init after the registration leaves the slot free."""
-    with refused(errno.ENODEV):
+    with expect_errno(errno.ENODEV):
         dummy_map_module.load(fail_init=True)
-    with refused(errno.EINVAL):
-        dummy_map_module.create()
-    _load_until_cleanup(cleanup, dummy_map_module.SECOND)
-    os.close(dummy_map_module.create())
+    with expect_errno(errno.EINVAL):
+        dummy_map_module.create_map()
+    _load_until_cleanup(cleanup, dummy_map_module.SECOND_MODULE)
+    os.close(dummy_map_module.create_map())
 
 
 @pytest.mark.clause("MM-3", "MM-7")
 @pytest.mark.parametrize("init_fails", [False, True], ids=["init-succeeds", "init-fails"])
-def test_type_of_a_module_in_its_init_counts_as_absent(
-    init_fails: bool, cleanup: ExitStack
-) -> None:
+def test_map_create_during_module_init_is_einval(init_fails: bool, cleanup: ExitStack) -> None:
     """Map creation gives EINVAL while the module's init runs, as if the module were absent."""
 
     def load() -> None:
         dummy_map_module.load(init_delay_ms=1000, fail_init=init_fails)
 
     loading = child_process.Child(load)
-    wait_for("the module's init to run", lambda: modules.coming(dummy_map_module.FIRST))
-    while modules.coming(dummy_map_module.FIRST):
+    wait_for("the module's init to run", lambda: modules.coming(dummy_map_module.MODULE))
+    while modules.coming(dummy_map_module.MODULE):
         # Check again afterwards: only then did the whole call happen during the init.
-        create_errno = errno_of(dummy_map_module.create)
-        if modules.coming(dummy_map_module.FIRST):
+        create_errno = errno_of(dummy_map_module.create_map)
+        if modules.coming(dummy_map_module.MODULE):
             assert create_errno == errno.EINVAL
     if init_fails:
         with pytest.raises(child_process.ChildFailed, match="No such device"):
             loading.join()
-        assert errno_of(dummy_map_module.create) == errno.EINVAL
+        assert errno_of(dummy_map_module.create_map) == errno.EINVAL
     else:
         loading.join()
         _unload_at_cleanup(cleanup)
-        assert errno_of(dummy_map_module.create) == 0
+        assert errno_of(dummy_map_module.create_map) == 0
 
 
 @pytest.mark.clause("MM-4")
-def test_map_pins_its_module_until_it_is_freed(cleanup: ExitStack) -> None:
+def test_map_pins_module_until_deferred_free(cleanup: ExitStack) -> None:
     """A map pins its module until the deferred free has finished."""
     _load_until_cleanup(cleanup, free_delay_ms=1000)
-    fd = dummy_map_module.create()
+    fd = dummy_map_module.create_map()
     os.close(fd)
     # The last reference is dropped, and the free sleeps in its work item.
-    assert dummy_map_module.maps() == 1
-    with refused(errno.EWOULDBLOCK):
-        modules.unload(dummy_map_module.FIRST)
-    wait_for("the map to be freed", lambda: dummy_map_module.maps() == 0)
-    modules.await_unreferenced(dummy_map_module.FIRST)
-    modules.unload(dummy_map_module.FIRST)
+    assert dummy_map_module.allocated_maps() == 1
+    with expect_errno(errno.EWOULDBLOCK):
+        modules.unload(dummy_map_module.MODULE)
+    wait_for("the map to be freed", lambda: dummy_map_module.allocated_maps() == 0)
+    modules.wait_until_unreferenced(dummy_map_module.MODULE)
+    modules.unload(dummy_map_module.MODULE)
 
 
 @pytest.mark.shared_vm
@@ -232,23 +230,23 @@ def test_map_pins_its_module_until_it_is_freed(cleanup: ExitStack) -> None:
     [errno.ENOMEM, errno.E2BIG, errno.EPERM, errno.EOPNOTSUPP],
     ids=["enomem", "e2big", "eperm", "eopnotsupp"],
 )
-def test_failed_allocation_is_passed_on_and_leaves_no_reference(
+def test_map_alloc_errno_is_returned_without_module_ref(
     alloc_errno: int, cleanup: ExitStack
 ) -> None:
     """The errno of map_alloc() is returned to user space, and no module reference is left."""
     _load_until_cleanup(cleanup, alloc_error=-alloc_errno)
     for _ in range(3):
-        with refused(alloc_errno):
-            dummy_map_module.create()
-    assert modules.references(dummy_map_module.FIRST) == 0
+        with expect_errno(alloc_errno):
+            dummy_map_module.create_map()
+    assert modules.refcount(dummy_map_module.MODULE) == 0
 
     dummy_map_module.set_parameter("alloc_error", 0)
-    os.close(dummy_map_module.create())
+    os.close(dummy_map_module.create_map())
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("MM-5")
-def test_attributes_that_the_core_refuses_leave_no_reference(cleanup: ExitStack) -> None:
+def test_core_attr_refusal_leaves_no_module_ref(cleanup: ExitStack) -> None:
     """Attributes that the core refuses leave no module reference and no map."""
     _load_until_cleanup(cleanup)
     for expected_errno, fields in (
@@ -258,28 +256,31 @@ def test_attributes_that_the_core_refuses_leave_no_reference(cleanup: ExitStack)
         (errno.EINVAL, {"btf_vmlinux_value_type_id": 1}),
         (errno.EINVAL, {"max_entries": 1025}),
     ):
-        with refused(expected_errno):
-            dummy_map_module.create(**fields)
-    assert modules.references(dummy_map_module.FIRST) == 0
-    assert dummy_map_module.maps() == 0
+        with expect_errno(expected_errno):
+            dummy_map_module.create_map(**fields)
+    assert modules.refcount(dummy_map_module.MODULE) == 0
+    assert dummy_map_module.allocated_maps() == 0
 
 
 @pytest.mark.clause("MM-6")
 @pytest.mark.deadline(120)
-def test_thousand_loads_and_unloads_leave_nothing() -> None:
+def test_repeated_module_load_unload_leaks_no_memory() -> None:
     """Repeated module loads and unloads do not accumulate module memory."""
     # As many cycles as clause MM-6 asks for; fewer under sanitizers, where one takes longer.
-    cycles = 1000 if scale() < SANITIZER_TIMEOUT_SCALE else 100
-    path = modules.file_of(dummy_map_module.FIRST)
-    before = modules.memory_in_use()
+    cycles = 1000 if deadline_scale() < SANITIZER_TIMEOUT_SCALE else 100
+    path = modules.module_path(dummy_map_module.MODULE)
+    before = modules.vmalloc_bytes_used()
     for cycle in range(cycles):
         modules.load_file(path)
         if cycle % 10 == 0:  # the grace period of a map free takes longest
-            os.close(dummy_map_module.create())
-            wait_for("the map to be freed", lambda: dummy_map_module.free([dummy_map_module.FIRST]))
-        modules.unload(dummy_map_module.FIRST)
+            os.close(dummy_map_module.create_map())
+            wait_for(
+                "the map to be freed",
+                lambda: dummy_map_module.all_maps_freed([dummy_map_module.MODULE]),
+            )
+        modules.unload(dummy_map_module.MODULE)
     # A work item frees module text; a leak would be one module per cycle.
     wait_for(
         "the modules' memory to be freed",
-        lambda: modules.memory_in_use() - before < cycles * MIN_MODULE_BYTES / 10,
+        lambda: modules.vmalloc_bytes_used() - before < cycles * MIN_MODULE_BYTES / 10,
     )

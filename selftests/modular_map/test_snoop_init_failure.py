@@ -12,10 +12,10 @@ import os
 import pytest
 
 from fixtures.guest.bpf import map_syscalls as bpf
-from fixtures.guest.core.expect_errno import refused
+from fixtures.guest.core.expect_errno import expect_errno
 from fixtures.guest.kernel import function_override, modules
 from fixtures.guest.net import flowtable
-from fixtures.guest.pytest_plugin.plugin_api import Namespaces, require_own_module
+from fixtures.guest.pytest_plugin.plugin_api import MakeNetns, require_suite_module
 
 failing_function_cases = pytest.mark.parametrize(
     "failing_function", ["nf_flow_snoop_init", "__rhltable_init_noprof"]
@@ -26,35 +26,35 @@ ATTEMPTS = 8
 
 @pytest.mark.clause("MM-5", "RT-3")
 @failing_function_cases
-def test_map_whose_snoop_table_cannot_be_made_is_refused(
-    flowmap_module: str, failing_function: str
+def test_map_create_with_snoop_init_failing_is_enomem(
+    flowmap_loaded: str, failing_function: str
 ) -> None:
     """Flow map creation fails with ENOMEM when its snoop table cannot be initialised."""
-    require_own_module(function_override.MODULE)
-    with function_override.failing(failing_function):
+    require_suite_module(function_override.MODULE)
+    with function_override.fail_function(failing_function):
         for _ in range(ATTEMPTS):
-            with refused(errno.ENOMEM):
+            with expect_errno(errno.ENOMEM):
                 bpf.flowmap_create()
 
     os.close(bpf.flowmap_create())
-    modules.await_unreferenced(flowmap_module)
-    modules.unload(flowmap_module)
+    modules.wait_until_unreferenced(flowmap_loaded)
+    modules.unload(flowmap_loaded)
 
 
 @pytest.mark.clause("SN-8", "RT-3")
 @failing_function_cases
 @pytest.mark.usefixtures("flowtable_modules")
-def test_flow_table_whose_snoop_table_cannot_be_made_is_refused(
-    namespace: Namespaces, failing_function: str
+def test_flowtable_create_with_snoop_init_failing_is_enomem(
+    make_netns: MakeNetns, failing_function: str
 ) -> None:
     """Snoop flowtable creation fails with ENOMEM when the table cannot be initialised."""
-    require_own_module(function_override.MODULE)
-    ns = namespace("fm-fail")
-    with function_override.failing(failing_function):
+    require_suite_module(function_override.MODULE)
+    ns = make_netns("fm-fail")
+    with function_override.fail_function(failing_function):
         for _ in range(ATTEMPTS):
-            with refused(errno.ENOMEM):
-                flowtable.create_snoop("spy", "all", ns)
+            with expect_errno(errno.ENOMEM):
+                flowtable.create_snoop_table("spy", "all", ns)
 
-    assert flowtable.flowtables(ns) == []
-    flowtable.create_snoop("spy", "all", ns)
-    assert [table.name for table in flowtable.flowtables(ns)] == ["all"]
+    assert flowtable.list_flowtables(ns) == []
+    flowtable.create_snoop_table("spy", "all", ns)
+    assert [table.name for table in flowtable.list_flowtables(ns)] == ["all"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.bpf import prog_syscalls
-from fixtures.guest.bpf.libbpf import Object
+from fixtures.guest.bpf.libbpf import BpfObject
 from fixtures.guest.core import polling
 from fixtures.guest.kernel import fault_injection, modules
 from fixtures.guest.net import conntrack, flowtable, netlink, netns, nftables, rtnetlink
@@ -22,7 +22,7 @@ from fixtures.guest.race import python_race
 from fixtures.guest.topology import client_router_server
 from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic import connections
-from fixtures.guest.traffic.connections import TCP_PROTOCOL, Connection, Flow, frame
+from fixtures.guest.traffic.connections import IPPROTO_TCP, Connection, Flow, build_frame
 
 PROGRAM = "xdp_flow_lookup"
 
@@ -33,16 +33,16 @@ _FIRST_IFINDEX = 90
 
 
 @dataclass(frozen=True)
-class Stage:
+class RaceContext:
     """Router, connections and flow map that the actors of a race work on."""
 
     router: Router
-    talks: Sequence[Connection]
+    connections: Sequence[Connection]
     """One UDP connection for each actor, with fixed ports."""
     flows: Sequence[Flow]
     fd: int
     """Flow map in the router's netns; closed if one of the actors unloads the module."""
-    program: Object | None
+    program: BpfObject | None
     """The BPF object with PROGRAM, if one of the actors runs it."""
 
     @property
@@ -51,18 +51,18 @@ class Stage:
         return self.router.namespace
 
     @property
-    def rules(self) -> str:
+    def ruleset(self) -> str:
         """The router's nft ruleset, preceded by the deletion of the present one."""
-        return _DELETE_TABLE + client_router_server.ruleset(self.router.plan)
+        return _DELETE_TABLE + client_router_server.ruleset(self.router.config)
 
 
-Make = Callable[[Stage, int], python_race.Actor]
+ActorFactory = Callable[[RaceContext, int], python_race.Actor]
 """Makes an actor for a context; the number selects the connection and the names it uses."""
 
 
-def _flow_add(context: Stage, index: int) -> python_race.Actor:
+def _flow_add(context: RaceContext, index: int) -> python_race.Actor:
     """Add a flow with the second packet in each direction; it is mirrored."""
-    conn = context.talks[index]
+    conn = context.connections[index]
 
     def act(_: int) -> None:
         for _attempt in range(2):
@@ -77,23 +77,23 @@ def _flow_add(context: Stage, index: int) -> python_race.Actor:
     return act
 
 
-def _teardown(context: Stage, index: int) -> python_race.Actor:
+def _teardown(context: RaceContext, index: int) -> python_race.Actor:
     """End a TCP connection by RST while its flow is offloaded."""
 
     def act(_: int) -> None:
         with ExitStack() as own:
             port = 7100 + index
-            conn = connections.connect(context.router, TCP_PROTOCOL, 4, own, server_port=port)
+            conn = connections.connect(context.router, IPPROTO_TCP, 4, own, server_port=port)
             conn.exchange()
             conn.exchange()
-            conn.reset()
+            conn.client_rst()
 
     return act
 
 
-def _expiry(context: Stage, index: int) -> python_race.Actor:
+def _expiry(context: RaceContext, index: int) -> python_race.Actor:
     """Let a flow expire at once, and trigger garbage collection by deleting a device."""
-    conn = context.talks[index]
+    conn = context.connections[index]
 
     def act(_: int) -> None:
         for _attempt in range(2):
@@ -108,15 +108,15 @@ def _expiry(context: Stage, index: int) -> python_race.Actor:
 @contextmanager
 def _dummy(name: str, index: int, namespace: str) -> Iterator[None]:
     """Add a dummy device for the duration of the block."""
-    begin = [rtnetlink.dummy(name, index), rtnetlink.up(index)]
+    begin = [rtnetlink.add_dummy(name, index), rtnetlink.set_up(index)]
     netlink.transact(netlink.NETLINK_ROUTE, begin, namespace)
     try:
         yield
     finally:
-        netlink.transact(netlink.NETLINK_ROUTE, [rtnetlink.delete(index)], namespace)
+        netlink.transact(netlink.NETLINK_ROUTE, [rtnetlink.delete_link(index)], namespace)
 
 
-def _flush(context: Stage, _index: int) -> python_race.Actor:
+def _flush(context: RaceContext, _index: int) -> python_race.Actor:
     """Flush conntrack."""
 
     def act(_: int) -> None:
@@ -126,9 +126,9 @@ def _flush(context: Stage, _index: int) -> python_race.Actor:
     return act
 
 
-def _source_delete(context: Stage, _index: int) -> python_race.Actor:
+def _source_delete(context: RaceContext, _index: int) -> python_race.Actor:
     """Delete the source table and create it again in the same transaction."""
-    rules = context.rules
+    rules = context.ruleset
 
     def act(_: int) -> None:
         _commit(rules, context.namespace)
@@ -155,33 +155,33 @@ def _commit(script: str, namespace: str) -> None:
     polling.wait_for("a transaction without a conflict", committed)
 
 
-def _snoop_create_delete(context: Stage, index: int) -> python_race.Actor:
+def _snoop_create_delete(context: RaceContext, index: int) -> python_race.Actor:
     """Create and delete a snoop table."""
     name = f"spy{index}"
 
     def act(_: int) -> None:
         for _attempt in range(2):
-            flowtable.create_snoop(name, "all", context.namespace)
+            flowtable.create_snoop_table(name, "all", context.namespace)
             flowtable.drop_table(name, context.namespace)
 
     return act
 
 
-def _map_create_free(context: Stage, _index: int) -> python_race.Actor:
+def _map_create_free(context: RaceContext, _index: int) -> python_race.Actor:
     """Create and free a flow map."""
 
     def act(_: int) -> None:
         for _attempt in range(3):
-            with bpf.flowmap(context.namespace):
+            with bpf.open_flowmap(context.namespace):
                 pass
 
     return act
 
 
-def _program_lookup(context: Stage, index: int) -> python_race.Actor:
+def _program_lookup(context: RaceContext, index: int) -> python_race.Actor:
     """Run the lookup program on a packet of the connection."""
-    conn = context.talks[index]
-    packet = frame(context.router.client, context.router.inside, conn.tuple)
+    conn = context.connections[index]
+    packet = build_frame(context.router.client, context.router.lan, conn.tuple)
     assert context.program is not None
     program = context.program.program_fd(PROGRAM)
 
@@ -192,31 +192,31 @@ def _program_lookup(context: Stage, index: int) -> python_race.Actor:
     return act
 
 
-def _lookup(context: Stage, _index: int) -> python_race.Actor:
+def _lookup(context: RaceContext, _index: int) -> python_race.Actor:
     """Look up each flow in both directions; a value must match its key's direction."""
 
     def act(_: int) -> None:
         for _attempt in range(20):
             for flow in context.flows:
                 for direction, key in enumerate(flow.keys):
-                    value = bpf.found(context.fd, key)
+                    value = bpf.lookup_or_none(context.fd, key)
                     assert value is None or value.dir == direction
 
     return act
 
 
-def _walk(context: Stage, _index: int) -> python_race.Actor:
+def _walk(context: RaceContext, _index: int) -> python_race.Actor:
     """Walk the keys and read one batch; a walk must end while flows are added."""
 
     def act(_: int) -> None:
         for _attempt in range(5):
-            assert len(list(bpf.keys(context.fd, limit=1000))) < 1000
+            assert len(list(bpf.iterate_keys(context.fd, limit=1000))) < 1000
             bpf.lookup_batch(context.fd, 16)
 
     return act
 
 
-def _device_unregister(context: Stage, index: int) -> python_race.Actor:
+def _device_unregister(context: RaceContext, index: int) -> python_race.Actor:
     """Add a device to the source table and unregister it."""
     name = f"race-dev{index}"
 
@@ -224,24 +224,24 @@ def _device_unregister(context: Stage, index: int) -> python_race.Actor:
         with _dummy(name, _FIRST_IFINDEX + index, context.namespace):
             update = flowtable.new_flowtable(
                 flowtable.INET,
-                client_router_server.TABLE,
+                client_router_server.NFT_TABLE,
                 client_router_server.FLOWTABLE,
                 devices=[name],
                 exclusive=False,
             )
-            flowtable.commit([update], context.namespace)
+            flowtable.commit_batch([update], context.namespace)
 
     return act
 
 
-def _namespace_exit(_context: Stage, index: int) -> python_race.Actor:
+def _namespace_exit(_context: RaceContext, index: int) -> python_race.Actor:
     """Remove a netns that has a snoop table and a flow map, which outlives it."""
     name = f"race-exit{index}"
 
     def act(_: int) -> None:
         netns.create(name)
         try:
-            flowtable.create_snoop("spy", "all", name)
+            flowtable.create_snoop_table("spy", "all", name)
             with netns.entered(name):
                 fd = bpf.flowmap_create()
         finally:
@@ -251,36 +251,36 @@ def _namespace_exit(_context: Stage, index: int) -> python_race.Actor:
     return act
 
 
-def _unload_flowmap(_context: Stage, _index: int) -> python_race.Actor:
+def _unload_flowmap(_context: RaceContext, _index: int) -> python_race.Actor:
     """Unload the flow map module unless it is in use; leave it loaded."""
 
     def act(_: int) -> None:
-        modules.unload(modules.FLOWMAP)
-        modules.load(modules.FLOWMAP)
+        modules.unload(modules.FLOWMAP_MODULE)
+        modules.load(modules.FLOWMAP_MODULE)
 
     return act
 
 
-def _unload_nft_flow_offload(context: Stage, _index: int) -> python_race.Actor:
+def _unload_nft_flow_offload(context: RaceContext, _index: int) -> python_race.Actor:
     """Unload the module of the flow statement (nft_flow_offload); leave it loaded."""
-    rules = context.rules
+    rules = context.ruleset
 
     def act(_: int) -> None:
         _commit(_DELETE_TABLE, context.namespace)
         try:
-            modules.unload(modules.OFFLOAD)
-            modules.load(modules.OFFLOAD)
+            modules.unload(modules.NFT_FLOW_OFFLOAD_MODULE)
+            modules.load(modules.NFT_FLOW_OFFLOAD_MODULE)
         finally:
             _commit(rules, context.namespace)
 
     return act
 
 
-def _alloc_failure(context: Stage, _index: int) -> python_race.Actor:
+def _alloc_failure(context: RaceContext, _index: int) -> python_race.Actor:
     """Create a flow map with a different allocation failing in each round."""
 
     def create() -> None:
-        with bpf.flowmap(None):
+        with bpf.open_flowmap(None):
             pass
 
     def act(round_number: int) -> None:
@@ -288,12 +288,16 @@ def _alloc_failure(context: Stage, _index: int) -> python_race.Actor:
         # ENOENT (proc_pident_instantiate() in fs/proc/base.c).
         with netns.entered(context.namespace):
             for nth in range(4 * round_number + 1, 4 * round_number + 5):
-                assert fault_injection.attempt(create, nth).errno in (0, errno.ENOMEM, errno.EINVAL)
+                assert fault_injection.fail_nth_allocation(create, nth).errno in (
+                    0,
+                    errno.ENOMEM,
+                    errno.EINVAL,
+                )
 
     return act
 
 
-ACTORS: dict[str, Make] = {
+ACTORS: dict[str, ActorFactory] = {
     "flow_add": _flow_add,
     "teardown": _teardown,
     "expiry": _expiry,
@@ -316,7 +320,7 @@ ACTORS: dict[str, Make] = {
 _UNLOAD_OUTCOMES = {"ok", "EAGAIN", "ENOENT", "EEXIST", "EBUSY"}
 """In use (EAGAIN); unloaded (ENOENT), loaded (EEXIST) or being loaded (EBUSY) by another actor."""
 
-ANSWERS: dict[str, set[str]] = {
+ALLOWED_OUTCOMES: dict[str, set[str]] = {
     # EAGAIN: the table changed during the batch lookup, which has to be repeated.
     "walk": {"ok", "EAGAIN"},
     "unload_flowmap": _UNLOAD_OUTCOMES,
@@ -324,7 +328,7 @@ ANSWERS: dict[str, set[str]] = {
 }
 """Outcomes of an actor in addition to ``ok``, whichever actors it races against."""
 
-AGAINST: dict[tuple[str, str], set[str]] = {
+ALLOWED_OUTCOMES_AGAINST: dict[tuple[str, str], set[str]] = {
     # Without the module the map type does not exist.
     ("map_create_free", "unload_flowmap"): {"EINVAL"},
     ("namespace_exit", "unload_flowmap"): {"EINVAL"},
@@ -334,13 +338,13 @@ AGAINST: dict[tuple[str, str], set[str]] = {
 """Further outcomes of the first actor when it races against the second."""
 
 
-def answers(name: str, others: Iterable[str]) -> set[str]:
+def allowed_outcomes(name: str, others: Iterable[str]) -> set[str]:
     """Return the outcomes an actor may have with others, as errno names or ``ok``."""
-    allowed = {"ok"} | ANSWERS.get(name, set())
-    return allowed.union(*(AGAINST.get((name, other), set()) for other in others))
+    allowed = {"ok"} | ALLOWED_OUTCOMES.get(name, set())
+    return allowed.union(*(ALLOWED_OUTCOMES_AGAINST.get((name, other), set()) for other in others))
 
 
-ELSEWHERE: dict[tuple[str, str], str] = dict.fromkeys(
+EXCLUDED_PAIRS: dict[tuple[str, str], str] = dict.fromkeys(
     (
         ("program_lookup", "unload_flowmap"),
         ("lookup", "unload_flowmap"),
@@ -351,18 +355,18 @@ ELSEWHERE: dict[tuple[str, str], str] = dict.fromkeys(
 """Pairs that cannot race, with the reason and the test of the same interaction."""
 
 
-def pairs() -> list[tuple[str, str]]:
+def tested_pairs() -> list[tuple[str, str]]:
     """Return every pair of actors that can race, including each actor with itself."""
     names = list(ACTORS)
     return [
         (one, other)
         for index, one in enumerate(names)
         for other in names[index:]
-        if (one, other) not in ELSEWHERE
+        if (one, other) not in EXCLUDED_PAIRS
     ]
 
 
-THREES = (
+TRIPLES = (
     ("flow_add", "expiry", "flush"),
     ("map_create_free", "unload_flowmap", "map_create_free"),
     ("lookup", "device_unregister", "namespace_exit"),

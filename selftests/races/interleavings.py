@@ -14,17 +14,17 @@ import pytest
 from fixtures.flowmap.uapi import Key
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core import child_process
-from fixtures.guest.core.polling import DeadlinePassed, wait_for
-from fixtures.guest.kernel.syncpoints import FAR
+from fixtures.guest.core.polling import DeadlineExceeded, wait_for
+from fixtures.guest.kernel.syncpoints import HELD_CPU
 from fixtures.guest.net import conntrack, netlink, rtnetlink
-from fixtures.guest.traffic.connections import Connection, Flow, key_of
+from fixtures.guest.traffic.connections import Connection, Flow, key_from_tuple
 
-DUMMY = 77
-PATIENCE = 0.3
+GC_DUMMY_IFINDEX = 77
+ASSERT_NEVER_SECONDS = 0.3
 """Scaled seconds that `assert_never` waits."""
 
 
-def in_vain(what: str, condition: Callable[[], object]) -> None:
+def assert_never(what: str, condition: Callable[[], object]) -> None:
     """Assert that a condition stays false while a task is held.
 
     Args:
@@ -34,32 +34,32 @@ def in_vain(what: str, condition: Callable[[], object]) -> None:
     Raises:
         pytest.fail.Exception: the condition became true.
     """
-    with pytest.raises(DeadlinePassed):
-        wait_for(what, condition, PATIENCE)
+    with pytest.raises(DeadlineExceeded):
+        wait_for(what, condition, ASSERT_NEVER_SECONDS)
 
 
-def found(fd: int, flow_keys: Sequence[Key]) -> list[int | None]:
+def lookup_directions(fd: int, flow_keys: Sequence[Key]) -> list[int | None]:
     """Return the direction that each key's lookup finds, or None for a miss."""
-    values = [bpf.found(fd, key) for key in flow_keys]
+    values = [bpf.lookup_or_none(fd, key) for key in flow_keys]
     return [None if value is None else int(value.dir) for value in values]
 
 
-def keys(conn: Connection) -> tuple[Key, Key]:
+def expected_keys(conn: Connection) -> tuple[Key, Key]:
     """Return the keys that a connection's flow will have without NAT."""
     router = conn.router
-    original = key_of(conn.tuple, router.inside.index)
-    return original, key_of(conn.tuple.reversed(), router.outside.index)
+    original = key_from_tuple(conn.tuple, router.lan.ifindex)
+    return original, key_from_tuple(conn.tuple.reversed(), router.wan.ifindex)
 
 
-def known(conn: Connection, fd: int) -> Flow:
+def offload_and_flush(conn: Connection, fd: int) -> Flow:
     """Offload a connection's flow, flush it, and return it for its keys."""
-    flow = conn.offloaded()
+    flow = conn.wait_offloaded()
     conntrack.flush(conn.router.namespace)
-    wait_for("the flow to be removed", lambda: bpf.entries(fd) == 0)
+    wait_for("the flow to be removed", lambda: bpf.flowmap_entry_count(fd) == 0)
     return flow
 
 
-def adder(conn: Connection, *inherited_fds: int) -> child_process.Waiting:
+def gated_sender(conn: Connection, *inherited_fds: int) -> child_process.GatedChild:
     """Return a gated child that sends a packet each way; the second packet adds the flow.
 
     Args:
@@ -72,15 +72,15 @@ def adder(conn: Connection, *inherited_fds: int) -> child_process.Waiting:
             os.close(fd)
         conn.exchange()
 
-    return child_process.Waiting(send, FAR)
+    return child_process.GatedChild(send, HELD_CPU)
 
 
-def collect_garbage_here(namespace: str) -> None:
+def run_gc_on_this_cpu(namespace: str) -> None:
     """Move flowtable garbage collection to the current CPU.
 
     Taking a device down flushes the GC work (nf_flow_table_cleanup()) in any netns, and the work
     re-arms itself on the CPU where it ran.  The test keeps the other CPU busy.
     """
-    begin = [rtnetlink.dummy("fm-gc", DUMMY), rtnetlink.up(DUMMY)]
+    begin = [rtnetlink.add_dummy("fm-gc", GC_DUMMY_IFINDEX), rtnetlink.set_up(GC_DUMMY_IFINDEX)]
     netlink.transact(netlink.NETLINK_ROUTE, begin, namespace)
-    netlink.transact(netlink.NETLINK_ROUTE, [rtnetlink.delete(DUMMY)], namespace)
+    netlink.transact(netlink.NETLINK_ROUTE, [rtnetlink.delete_link(GC_DUMMY_IFINDEX)], namespace)

@@ -7,45 +7,51 @@ import pytest
 
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core import child_process
-from fixtures.guest.kernel.syncpoints import FAR, hold
+from fixtures.guest.kernel.syncpoints import HELD_CPU, stop_at
 from fixtures.guest.net import tc
-from fixtures.guest.pytest_plugin.plugin_api import describe
-from fixtures.guest.topology.client_router_server import Plan, Router
+from fixtures.guest.pytest_plugin.plugin_api import router_config_id
+from fixtures.guest.topology.client_router_server import Router, RouterConfig
 from fixtures.guest.traffic import act_ct
-from fixtures.guest.traffic.act_ct import CS1, OTHER_ZONE, ZONE
+from fixtures.guest.traffic.act_ct import DSCP_CS1, OTHER_ZONE, ZONE
 from fixtures.guest.traffic.connections import Connection
 
-pytestmark = pytest.mark.usefixtures("near")
+pytestmark = pytest.mark.usefixtures("pinned_to_test_cpu")
 
 
 @pytest.mark.clause("FM-6", "SN-10", "RT-1")
-@pytest.mark.parametrize("own_router", [Plan(tables="none")], ids=describe, indirect=True)
-def test_walk_shows_a_tuple_of_which_another_flow_is_half_in(
-    own_router: Router, own_flowmap: int, talk: Connection
+@pytest.mark.parametrize(
+    "private_router", [RouterConfig(tables="none")], ids=router_config_id, indirect=True
+)
+def test_key_walk_during_insert_of_duplicate_tuple_returns_key_once(
+    private_router: Router, private_flowmap: int, udp_connection: Connection
 ) -> None:
     """A key walk returns a tuple once while a second flow with it is being inserted.
 
     The second flow is in the hash table already, but not yet in the rbtree that the walk follows.
     """
     # One pair of sockets, two connections: conntrack zones separate equal tuples.
-    tc.offload(["r0", "r1"], ZONE, own_router.namespace)
-    tc.offload(["r0", "r1"], OTHER_ZONE, own_router.namespace, dscp=CS1)
-    keys = act_ct.offloaded(talk)
-    talk.mark(CS1)
-    sender = child_process.Waiting(lambda: len(act_ct.offloaded(talk, OTHER_ZONE)), FAR)
+    tc.add_act_ct(["r0", "r1"], ZONE, private_router.namespace)
+    tc.add_act_ct(["r0", "r1"], OTHER_ZONE, private_router.namespace, dscp=DSCP_CS1)
+    keys = act_ct.wait_offloaded(udp_connection)
+    udp_connection.set_dscp(DSCP_CS1)
+    sender = child_process.GatedChild(
+        lambda: len(act_ct.wait_offloaded(udp_connection, OTHER_ZONE)), HELD_CPU
+    )
     with ExitStack() as syncpoints:
-        addition = syncpoints.enter_context(hold("__nf_flow_snoop_add", cpu=FAR))
-        sender.begin()
-        addition.reached()
+        addition = syncpoints.enter_context(stop_at("__nf_flow_snoop_add", cpu=HELD_CPU))
+        sender.start()
+        addition.wait_until_held()
         # The insertion of each direction compares it with the existing flow's.
-        second_insert = syncpoints.enter_context(hold("nf_flow_snoop_obj_cmpfn", cpu=FAR, skip=1))
+        second_insert = syncpoints.enter_context(
+            stop_at("nf_flow_snoop_obj_cmpfn", cpu=HELD_CPU, skip=1)
+        )
         addition.release()
-        second_insert.reached()
-        assert bpf.entries(own_flowmap) == 1
-        zones = [bpf.lookup(own_flowmap, key).ct_zone for key in keys]
+        second_insert.wait_until_held()
+        assert bpf.flowmap_entry_count(private_flowmap) == 1
+        zones = [bpf.lookup(private_flowmap, key).ct_zone for key in keys]
         assert zones == [OTHER_ZONE, ZONE]
-        assert sorted(map(bytes, bpf.keys(own_flowmap))) == sorted(map(bytes, keys))
+        assert sorted(map(bytes, bpf.iterate_keys(private_flowmap))) == sorted(map(bytes, keys))
         second_insert.release()
     sender.join()
-    assert bpf.entries(own_flowmap) == 2
-    assert sorted(map(bytes, bpf.keys(own_flowmap))) == sorted(map(bytes, keys))
+    assert bpf.flowmap_entry_count(private_flowmap) == 2
+    assert sorted(map(bytes, bpf.iterate_keys(private_flowmap))) == sorted(map(bytes, keys))

@@ -15,12 +15,12 @@ from fixtures.flowmap import uapi
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.net import conntrack, flowtable, netlink, netns, rtnetlink
-from fixtures.guest.pytest_plugin.plugin_api import Flowmap, Load
+from fixtures.guest.pytest_plugin.plugin_api import LoadBpf, MakeFlowmap
 from fixtures.guest.race import python_race
 from fixtures.guest.topology import client_router_server
-from fixtures.guest.topology.client_router_server import Plan, Router
+from fixtures.guest.topology.client_router_server import Router, RouterConfig
 from fixtures.guest.traffic import connections
-from fixtures.guest.traffic.connections import UDP_PROTOCOL, Connection, Flow
+from fixtures.guest.traffic.connections import IPPROTO_UDP, Connection, Flow
 
 pytestmark = pytest.mark.soak
 
@@ -46,101 +46,109 @@ def _lookup_both_directions(fd: int, flow: Flow, times: int = 60) -> python_race
     def act(_: int) -> None:
         for _attempt in range(times):
             for direction, key in enumerate(flow.keys):
-                value = bpf.found(fd, key)
+                value = bpf.lookup_or_none(fd, key)
                 assert value is None or value.dir == direction
 
     return act
 
 
 def _is_empty(fd: int) -> bool:
-    return not list(bpf.keys(fd))
+    return not list(bpf.iterate_keys(fd))
 
 
 def _assert_mirroring_works(router: Router, conn: Connection, fd: int) -> None:
     """Check that lookups and flush work after the race as before it."""
-    flow = conn.offloaded()
+    flow = conn.wait_offloaded()
     assert [bpf.lookup(fd, key).dir for key in flow.keys] == [0, 1]
     conntrack.flush(router.namespace)
-    assert [bpf.found(fd, key) for key in flow.keys] == [None, None]
+    assert [bpf.lookup_or_none(fd, key) for key in flow.keys] == [None, None]
 
 
 @pytest.mark.clause("RT-1", "SN-6", "FM-9")
 @pytest.mark.deadline(DEADLINE)
-def test_flush_against_lookup(own_router: Router, own_flowmap: int, talk: Connection) -> None:
+def test_flush_vs_lookup_value_matches_key(
+    private_router: Router, private_flowmap: int, udp_connection: Connection
+) -> None:
     """Lookups racing a conntrack flush miss or return the value of their own key."""
-    flow = talk.offloaded()
+    flow = udp_connection.wait_offloaded()
     report = python_race.run(
         {
-            "flows": _flow_add_del(own_router, talk),
-            "lookup": _lookup_both_directions(own_flowmap, flow),
+            "flows": _flow_add_del(private_router, udp_connection),
+            "lookup": _lookup_both_directions(private_flowmap, flow),
         },
         ROUNDS,
     )
-    report.require({"flows": {"ok"}, "lookup": {"ok"}})
-    _assert_mirroring_works(own_router, talk, own_flowmap)
+    report.require_outcomes({"flows": {"ok"}, "lookup": {"ok"}})
+    _assert_mirroring_works(private_router, udp_connection, private_flowmap)
 
 
 @pytest.mark.clause("RT-1", "FM-6")
 @pytest.mark.deadline(DEADLINE)
-def test_flush_against_walk(own_router: Router, own_flowmap: int, talk: Connection) -> None:
+def test_flush_vs_key_walk_terminates(
+    private_router: Router, private_flowmap: int, udp_connection: Connection
+) -> None:
     """Key walks and batches racing a conntrack flush terminate."""
 
     def walk(_: int) -> None:
         for _attempt in range(20):
-            assert len(list(bpf.keys(own_flowmap, limit=1000))) <= 1000
-            bpf.lookup_batch(own_flowmap, 16)
+            assert len(list(bpf.iterate_keys(private_flowmap, limit=1000))) <= 1000
+            bpf.lookup_batch(private_flowmap, 16)
 
-    report = python_race.run({"flows": _flow_add_del(own_router, talk), "walk": walk}, ROUNDS)
+    report = python_race.run(
+        {"flows": _flow_add_del(private_router, udp_connection), "walk": walk}, ROUNDS
+    )
     # EAGAIN: the table changed during the batch lookup, which has to be repeated.
-    report.require({"flows": {"ok"}, "walk": {"ok", "EAGAIN"}})
-    _assert_mirroring_works(own_router, talk, own_flowmap)
+    report.require_outcomes({"flows": {"ok"}, "walk": {"ok", "EAGAIN"}})
+    _assert_mirroring_works(private_router, udp_connection, private_flowmap)
 
 
 @pytest.mark.clause("RT-1", "SN-3", "MM-7")
 @pytest.mark.deadline(DEADLINE)
-def test_map_create_and_free_against_flow_add(
-    own_router: Router, own_flowmap: int, talk: Connection
+def test_map_create_free_vs_flow_add_keeps_mirroring(
+    private_router: Router, private_flowmap: int, udp_connection: Connection
 ) -> None:
     """Flows are mirrored after a race of map creation and free with flow addition."""
-    talk.offloaded()
+    udp_connection.wait_offloaded()
 
     def maps(_: int) -> None:
         for _attempt in range(5):
-            with bpf.flowmap(own_router.namespace):
+            with bpf.open_flowmap(private_router.namespace):
                 pass
 
-    report = python_race.run({"flows": _flow_add_del(own_router, talk), "maps": maps}, ROUNDS)
-    report.require({"flows": {"ok"}, "maps": {"ok"}})
-    _assert_mirroring_works(own_router, talk, own_flowmap)
+    report = python_race.run(
+        {"flows": _flow_add_del(private_router, udp_connection), "maps": maps}, ROUNDS
+    )
+    report.require_outcomes({"flows": {"ok"}, "maps": {"ok"}})
+    _assert_mirroring_works(private_router, udp_connection, private_flowmap)
 
 
 @pytest.mark.clause("RT-1", "SN-3")
 @pytest.mark.deadline(DEADLINE)
-def test_flow_added_while_a_map_is_created_is_not_missed(
-    own_router: Router, talk: Connection, cleanup: ExitStack
+def test_flow_added_during_map_create_is_mirrored_once(
+    private_router: Router, udp_connection: Connection, cleanup: ExitStack
 ) -> None:
     """A flow added during map creation is in the map once.
 
     Either the initial walk or the addition mirrors it.
     """
-    flow = talk.offloaded()
+    flow = udp_connection.wait_offloaded()
     overlapping = 0
     for _ in range(8):
-        conntrack.flush(own_router.namespace)
+        conntrack.flush(private_router.namespace)
         receive, send_fd = _fd_channel(cleanup)
 
         def create(_: int, send_fd: Callable[[int], None] = send_fd) -> None:
-            with bpf.flowmap(own_router.namespace) as fd:
+            with bpf.open_flowmap(private_router.namespace) as fd:
                 send_fd(fd)
 
         def add(_: int) -> None:
-            talk.exchange()
-            talk.exchange()
+            udp_connection.exchange()
+            udp_connection.exchange()
 
         overlapping += python_race.run({"create": create, "add": add}, 1).overlaps
-        with bpf.closing(receive()) as fd:
+        with bpf.closing_fd(receive()) as fd:
             assert [bpf.lookup(fd, key).dir for key in flow.keys] == [0, 1]
-            assert len(list(bpf.keys(fd))) == 2
+            assert len(list(bpf.iterate_keys(fd))) == 2
     assert overlapping, "map creation and flow addition never overlapped"
 
 
@@ -155,40 +163,44 @@ def _fd_channel(cleanup: ExitStack) -> tuple[Callable[[], int], Callable[[int], 
         _, fds, _, _ = socket.recv_fds(receiver, 1, 1)
         return fds[0]
 
-    return receive, lambda fd: bpf.send_fd(sender, fd)
+    return receive, lambda fd: bpf.send_fd_over_socket(sender, fd)
 
 
 @pytest.mark.clause("RT-1", "SN-8", "SN-9")
 @pytest.mark.deadline(DEADLINE)
-def test_snoop_table_create_and_delete_against_flow_add(
-    own_router: Router, own_flowmap: int, talk: Connection
+def test_snoop_table_create_delete_vs_flow_add_keeps_mirroring(
+    private_router: Router, private_flowmap: int, udp_connection: Connection
 ) -> None:
     """Flows are mirrored after a race of snoop table creation and deletion with flow addition."""
-    talk.offloaded()
+    udp_connection.wait_offloaded()
 
     def tables(_: int) -> None:
-        flowtable.create_snoop("spy", "all", own_router.namespace)
-        flowtable.drop_table("spy", own_router.namespace)
+        flowtable.create_snoop_table("spy", "all", private_router.namespace)
+        flowtable.drop_table("spy", private_router.namespace)
 
-    report = python_race.run({"flows": _flow_add_del(own_router, talk), "tables": tables}, ROUNDS)
-    report.require({"flows": {"ok"}, "tables": {"ok"}})
-    _assert_mirroring_works(own_router, talk, own_flowmap)
+    report = python_race.run(
+        {"flows": _flow_add_del(private_router, udp_connection), "tables": tables}, ROUNDS
+    )
+    report.require_outcomes({"flows": {"ok"}, "tables": {"ok"}})
+    _assert_mirroring_works(private_router, udp_connection, private_flowmap)
 
 
 @pytest.mark.clause("RT-1", "SN-6", "SN-8")
 @pytest.mark.deadline(DEADLINE)
-def test_device_down_against_lookup(make_flowmap: Flowmap) -> None:
+def test_device_down_vs_lookup_ends_in_miss(make_flowmap: MakeFlowmap) -> None:
     """Lookups racing a device that goes down end in misses.
 
     Each race has its own router: the device loses the addresses and routes that the flow needs.
     """
     for number in range(3):
         with ExitStack() as own:
-            router = client_router_server.build(Plan(name=f"down{number}"), own)
-            flow = connections.connect(router, UDP_PROTOCOL, 4, own).offloaded()
+            router = client_router_server.build_router(
+                RouterConfig(netns_prefix=f"down{number}"), own
+            )
+            flow = connections.connect(router, IPPROTO_UDP, 4, own).wait_offloaded()
             fd = make_flowmap(router.namespace)
-            assert bpf.found(fd, flow.original) is not None
-            down = [rtnetlink.down(router.outside.index)]
+            assert bpf.lookup_or_none(fd, flow.original) is not None
+            down = [rtnetlink.set_down(router.wan.ifindex)]
 
             def take_down(
                 _: int, messages: list[ifinfmsg] = down, name: str = router.namespace
@@ -198,32 +210,36 @@ def test_device_down_against_lookup(make_flowmap: Flowmap) -> None:
             report = python_race.run(
                 {"device": take_down, "lookup": _lookup_both_directions(fd, flow, 400)}, 1
             )
-            report.require({"device": {"ok"}, "lookup": {"ok"}})
-            assert [bpf.found(fd, key) for key in flow.keys] == [None, None]
+            report.require_outcomes({"device": {"ok"}, "lookup": {"ok"}})
+            assert [bpf.lookup_or_none(fd, key) for key in flow.keys] == [None, None]
             os.close(fd)
 
 
 @pytest.mark.clause("RT-1", "FM-9")
 @pytest.mark.deadline(DEADLINE)
-def test_flush_against_program_lookup(
-    own_router: Router, own_flowmap: int, talk: Connection, cleanup: ExitStack, load: Load
+def test_flush_vs_prog_lookup_sees_hits_and_misses(
+    private_router: Router,
+    private_flowmap: int,
+    udp_connection: Connection,
+    cleanup: ExitStack,
+    load_bpf: LoadBpf,
 ) -> None:
     """XDP program lookups racing a conntrack flush see hits in both directions and misses."""
-    program = load("xdp_flow_lookup", own_flowmap)
-    for port in (own_router.inside, own_router.outside):
-        program.attach_xdp("xdp_flow_lookup", port.index, own_router.namespace, cleanup)
+    program = load_bpf("xdp_flow_lookup", private_flowmap)
+    for port in (private_router.lan, private_router.wan):
+        program.attach_xdp("xdp_flow_lookup", port.ifindex, private_router.namespace, cleanup)
 
     def send(_: int) -> None:
         # Send in both directions, so that a flushed flow is offloaded again.
         for _attempt in range(10):
-            talk.exchange()
+            udp_connection.exchange()
 
     def flush(_: int) -> None:
         for _attempt in range(5):
-            conntrack.flush(own_router.namespace)
+            conntrack.flush(private_router.namespace)
 
     report = python_race.run({"packets": send, "flush": flush}, ROUNDS)
-    report.require({"packets": {"ok"}, "flush": {"ok"}})
+    report.require_outcomes({"packets": {"ok"}, "flush": {"ok"}})
     # The program must have seen hits and misses.
     original, reply, miss = (
         struct.unpack("=Q", bpf.lookup_raw(program.map_fd("counters"), struct.pack("=I", which), 8))
@@ -236,7 +252,7 @@ def test_flush_against_program_lookup(
 
 @pytest.mark.clause("RT-1", "FM-2", "SN-8")
 @pytest.mark.deadline(DEADLINE)
-def test_namespace_exit_against_lookup(make_flowmap: Flowmap) -> None:
+def test_netns_exit_vs_lookup_empties_map(make_flowmap: MakeFlowmap) -> None:
     """Lookups racing the exit of the map's netns end in misses and an empty map.
 
     The netns also has a source table and a snoop table.  Removing its name takes so little time
@@ -247,13 +263,15 @@ def test_namespace_exit_against_lookup(make_flowmap: Flowmap) -> None:
         number += 1
         assert number <= 12, f"the actors overlapped in {overlapping} of 12 rounds"
         with ExitStack() as own:
-            router = client_router_server.build(Plan(name=f"exit{number}"), own)
-            flowtable.create_snoop("spy", "all", router.namespace)
-            conn = connections.connect(router, UDP_PROTOCOL, 4, own)
-            flow = conn.offloaded()
+            router = client_router_server.build_router(
+                RouterConfig(netns_prefix=f"exit{number}"), own
+            )
+            flowtable.create_snoop_table("spy", "all", router.namespace)
+            conn = connections.connect(router, IPPROTO_UDP, 4, own)
+            flow = conn.wait_offloaded()
             fd = make_flowmap(router.namespace)
-            assert bpf.found(fd, flow.original) is not None
-            connections.close_quietly(conn.client, conn.server)
+            assert bpf.lookup_or_none(fd, flow.original) is not None
+            connections.close_without_shutdown(conn.client, conn.server)
 
             def remove_netns(_: int, name: str = router.namespace) -> None:
                 netns.remove(name)
@@ -261,8 +279,8 @@ def test_namespace_exit_against_lookup(make_flowmap: Flowmap) -> None:
             report = python_race.run(
                 {"exit": remove_netns, "lookup": _lookup_both_directions(fd, flow, 400)}, 1
             )
-            report.require({"exit": {"ok"}, "lookup": {"ok"}}, overlap=None)
+            report.require_outcomes({"exit": {"ok"}, "lookup": {"ok"}}, overlap=None)
             overlapping += report.overlaps
             wait_for("the map to be empty", partial(_is_empty, fd))
-            assert bpf.found(fd, uapi.Key.from_buffer_copy(flow.reply)) is None
+            assert bpf.lookup_or_none(fd, uapi.Key.from_buffer_copy(flow.reply)) is None
             os.close(fd)

@@ -12,32 +12,34 @@ from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core import child_process
 from fixtures.guest.core.expect_errno import errno_of
 from fixtures.guest.kernel import modules
-from fixtures.guest.kernel.syncpoints import hold
+from fixtures.guest.kernel.syncpoints import stop_at
 
-pytestmark = pytest.mark.usefixtures("near")
+pytestmark = pytest.mark.usefixtures("pinned_to_test_cpu")
 
 
 @pytest.mark.clause("MM-10", "MM-7", "MM-6", "RT-1")
-def test_looking_around_between_the_last_use_of_a_module_and_its_end(
-    flowmap_module: str, cleanup: ExitStack
+def test_map_queries_during_module_exit_have_fixed_errnos(
+    flowmap_loaded: str, cleanup: ExitStack
 ) -> None:
     """While the module exits, creation gives EINVAL, the freed map's id ENOENT; other maps work."""
-    hash_map = cleanup.enter_context(bpf.closing(bpf.map_create(bpf_attr.MAP_TYPE_HASH, 4, 4, 8)))
+    hash_map = cleanup.enter_context(
+        bpf.closing_fd(bpf.map_create(bpf_attr.MAP_TYPE_HASH, 4, 4, 8))
+    )
     flowmap_fd = bpf.flowmap_create()
     freed_id = bpf.map_info(flowmap_fd).id
     os.close(flowmap_fd)
-    modules.await_unreferenced(flowmap_module)
-    unloader = child_process.Waiting(lambda: modules.unload(flowmap_module))
-    with hold("bpf_map_unregister_ops", task=unloader.pid) as syncpoint:
-        unloader.begin()
-        syncpoint.reached()
-        assert modules.going(flowmap_module)
+    modules.wait_until_unreferenced(flowmap_loaded)
+    unloader = child_process.GatedChild(lambda: modules.unload(flowmap_loaded))
+    with stop_at("bpf_map_unregister_ops", tgid=unloader.pid) as syncpoint:
+        unloader.start()
+        syncpoint.wait_until_held()
+        assert modules.going(flowmap_loaded)
         assert errno_of(bpf.flowmap_create) == errno.EINVAL
-        assert errno_of(lambda: bpf.map_by_id(freed_id)) == errno.ENOENT
+        assert errno_of(lambda: bpf.map_fd_by_id(freed_id)) == errno.ENOENT
         info = bpf.map_info(hash_map)
         assert (info.type, info.name) == (bpf_attr.MAP_TYPE_HASH, b"")
-        assert info.id in bpf.identities(bpf_attr.Command.MAP_GET_NEXT_ID)
+        assert info.id in bpf.list_ids(bpf_attr.Command.MAP_GET_NEXT_ID)
         syncpoint.release()
     unloader.join()
-    assert not modules.loaded(flowmap_module)
-    assert errno_of(lambda: bpf.map_by_id(freed_id)) == errno.ENOENT
+    assert not modules.loaded(flowmap_loaded)
+    assert errno_of(lambda: bpf.map_fd_by_id(freed_id)) == errno.ENOENT

@@ -13,65 +13,73 @@ from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core import child_process
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import modules
-from fixtures.guest.kernel.syncpoints import FAR, NEAR, hash_tables_wait, hold
+from fixtures.guest.kernel.syncpoints import (
+    HELD_CPU,
+    TEST_CPU,
+    rhashtable_free_waits_for_readers,
+    stop_at,
+)
 from fixtures.guest.net import conntrack, flowtable
-from fixtures.guest.pytest_plugin.plugin_api import Namespaces
+from fixtures.guest.pytest_plugin.plugin_api import MakeNetns
 from fixtures.guest.traffic.connections import Connection
 from selftests.races import interleavings
 
-pytestmark = pytest.mark.usefixtures("near")
+pytestmark = pytest.mark.usefixtures("pinned_to_test_cpu")
 
 
 def _require_offloaded(conn: Connection) -> None:
     """Assert that conntrack has the connection as offloaded."""
-    entry = conn.entry()
+    entry = conn.conntrack_entry()
     assert entry is not None
     assert entry.offloaded
 
 
 @pytest.mark.clause("SN-6", "RT-1")
-def test_connection_ends_between_the_addition_of_its_flow_and_the_mirror(
-    own_flowmap: int, talk: Connection
+def test_conntrack_delete_between_flow_add_and_mirror_is_miss(
+    private_flowmap: int, udp_connection: Connection
 ) -> None:
     """A flow whose connection is deleted between its addition and its mirroring is a miss."""
-    flow = interleavings.known(talk, own_flowmap)
-    sender = interleavings.adder(talk, own_flowmap)
-    with hold("__nf_flow_snoop_add", cpu=FAR) as mirroring:
-        sender.begin()
-        mirroring.reached()
-        _require_offloaded(talk)
-        assert interleavings.found(own_flowmap, flow.keys) == [None, None]
-        conntrack.delete(talk.tuple, talk.router.namespace)
+    flow = interleavings.offload_and_flush(udp_connection, private_flowmap)
+    sender = interleavings.gated_sender(udp_connection, private_flowmap)
+    with stop_at("__nf_flow_snoop_add", cpu=HELD_CPU) as mirroring:
+        sender.start()
+        mirroring.wait_until_held()
+        _require_offloaded(udp_connection)
+        assert interleavings.lookup_directions(private_flowmap, flow.keys) == [None, None]
+        conntrack.delete(udp_connection.tuple, udp_connection.router.namespace)
         mirroring.release()
     sender.join()
-    assert interleavings.found(own_flowmap, flow.keys) == [None, None]
-    wait_for("the dying flow to be removed", lambda: bpf.entries(own_flowmap) == 0)
+    assert interleavings.lookup_directions(private_flowmap, flow.keys) == [None, None]
+    wait_for("the dying flow to be removed", lambda: bpf.flowmap_entry_count(private_flowmap) == 0)
 
 
 @pytest.mark.clause("SN-6", "SN-8", "RT-1")
-@pytest.mark.usefixtures("readers_give_way")
-def test_flow_is_deleted_between_its_addition_and_the_mirror(
-    own_flowmap: int, talk: Connection, namespace: Namespaces
+@pytest.mark.usefixtures("require_preempt_rcu")
+def test_flow_deleted_between_add_and_mirror_leaves_no_entry(
+    private_flowmap: int, udp_connection: Connection, make_netns: MakeNetns
 ) -> None:
     """A flow deleted between its addition and its mirroring leaves no entry.
 
     Garbage collection may have passed already, and then nothing would remove a mirrored entry.
     """
-    flow = interleavings.known(talk, own_flowmap)
-    sender = interleavings.adder(talk, own_flowmap)
-    interleavings.collect_garbage_here(namespace("fm-gc"))
+    flow = interleavings.offload_and_flush(udp_connection, private_flowmap)
+    sender = interleavings.gated_sender(udp_connection, private_flowmap)
+    interleavings.run_gc_on_this_cpu(make_netns("fm-gc"))
     with (
-        hold("flow_offload_free", cpu=NEAR) as deletion,
-        hold("__nf_flow_snoop_add", cpu=FAR) as mirroring,
+        stop_at("flow_offload_free", cpu=TEST_CPU) as deletion,
+        stop_at("__nf_flow_snoop_add", cpu=HELD_CPU) as mirroring,
     ):
-        sender.begin()
-        mirroring.reached(busy=True)
-        conntrack.delete(talk.tuple, talk.router.namespace)
-        deletion.reached(busy=True)
+        sender.start()
+        mirroring.wait_until_held(busy_poll=True)
+        conntrack.delete(udp_connection.tuple, udp_connection.router.namespace)
+        deletion.wait_until_held(busy_poll=True)
         deletion.release()
         mirroring.release()
     sender.join()
-    assert (interleavings.found(own_flowmap, flow.keys), bpf.entries(own_flowmap)) == (
+    assert (
+        interleavings.lookup_directions(private_flowmap, flow.keys),
+        bpf.flowmap_entry_count(private_flowmap),
+    ) == (
         [None, None],
         0,
     )
@@ -79,58 +87,64 @@ def test_flow_is_deleted_between_its_addition_and_the_mirror(
 
 def _close_and_wait_freed(fd: int, module: str, syncpoints: ExitStack) -> None:
     """Close a map; wait until it is freed, or until only the held task delays its free."""
-    if not hash_tables_wait():
+    if not rhashtable_free_waits_for_readers():
         os.close(fd)
-        modules.await_unreferenced(module)
+        modules.wait_until_unreferenced(module)
         return
     # Disarming a syncpoint waits for a grace period too.
-    grace_period = syncpoints.enter_context(hold("synchronize_rcu", comm="kworker"))
+    grace_period = syncpoints.enter_context(stop_at("synchronize_rcu", comm="kworker"))
     os.close(fd)
-    grace_period.reached()
+    grace_period.wait_until_held()
     grace_period.release()
 
 
 @pytest.mark.clause("SN-8", "MM-7", "RT-1")
-def test_map_goes_between_the_addition_of_a_flow_and_the_mirror(
-    own_flowmap: int, flowmap_module: str, talk: Connection
+def test_map_freed_between_flow_add_and_mirror_next_map_has_flow(
+    private_flowmap: int, flowmap_loaded: str, udp_connection: Connection
 ) -> None:
     """The map is freed between a flow's addition and its mirroring; the next map has the flow."""
-    flow = interleavings.known(talk, own_flowmap)
-    sender = interleavings.adder(talk, own_flowmap)
+    flow = interleavings.offload_and_flush(udp_connection, private_flowmap)
+    sender = interleavings.gated_sender(udp_connection, private_flowmap)
     with ExitStack() as syncpoints:
-        mirroring = syncpoints.enter_context(hold("__nf_flow_snoop_add", cpu=FAR))
-        sender.begin()
-        mirroring.reached()
-        _close_and_wait_freed(own_flowmap, flowmap_module, syncpoints)
+        mirroring = syncpoints.enter_context(stop_at("__nf_flow_snoop_add", cpu=HELD_CPU))
+        sender.start()
+        mirroring.wait_until_held()
+        _close_and_wait_freed(private_flowmap, flowmap_loaded, syncpoints)
         mirroring.release()
     sender.join()
-    modules.await_unreferenced(flowmap_module)
-    with bpf.flowmap(talk.router.namespace) as fd:
-        assert (interleavings.found(fd, flow.keys), bpf.entries(fd)) == ([0, 1], 1)
+    modules.wait_until_unreferenced(flowmap_loaded)
+    with bpf.open_flowmap(udp_connection.router.namespace) as fd:
+        assert (interleavings.lookup_directions(fd, flow.keys), bpf.flowmap_entry_count(fd)) == (
+            [0, 1],
+            1,
+        )
 
 
 @pytest.mark.clause("SN-8", "SN-9", "RT-1")
-def test_snoop_table_goes_between_the_addition_of_a_flow_and_the_mirror(
-    own_flowmap: int, talk: Connection
+def test_snoop_table_deleted_between_flow_add_and_mirror_map_has_flow(
+    private_flowmap: int, udp_connection: Connection
 ) -> None:
     """A snoop table is deleted between flow addition and mirroring; the map has the flow."""
-    ns = talk.router.namespace
-    flow = interleavings.known(talk, own_flowmap)
-    flowtable.create_snoop("spy", "all", ns)
-    sender = interleavings.adder(talk, own_flowmap)
-    dropper = child_process.Waiting(lambda: flowtable.drop_table("spy", ns))
+    ns = udp_connection.router.namespace
+    flow = interleavings.offload_and_flush(udp_connection, private_flowmap)
+    flowtable.create_snoop_table("spy", "all", ns)
+    sender = interleavings.gated_sender(udp_connection, private_flowmap)
+    dropper = child_process.GatedChild(lambda: flowtable.drop_table("spy", ns))
     with (
         # close() of the netlink socket waits for the table's destruction, hence a grace period.
-        hold("nft_rcv_nl_event", task=dropper.pid) as committed,
-        hold("__nf_flow_snoop_add", cpu=FAR) as mirroring,
+        stop_at("nft_rcv_nl_event", tgid=dropper.pid) as committed,
+        stop_at("__nf_flow_snoop_add", cpu=HELD_CPU) as mirroring,
     ):
-        sender.begin()
-        mirroring.reached()
-        dropper.begin()
-        committed.reached()
+        sender.start()
+        mirroring.wait_until_held()
+        dropper.start()
+        committed.wait_until_held()
         committed.release()
         mirroring.release()
     sender.join()
     dropper.join()
-    assert "spy" not in {table.table for table in flowtable.flowtables(ns)}
-    assert (interleavings.found(own_flowmap, flow.keys), bpf.entries(own_flowmap)) == ([0, 1], 1)
+    assert "spy" not in {table.table for table in flowtable.list_flowtables(ns)}
+    assert (
+        interleavings.lookup_directions(private_flowmap, flow.keys),
+        bpf.flowmap_entry_count(private_flowmap),
+    ) == ([0, 1], 1)

@@ -9,16 +9,16 @@ import pytest
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import modules
-from fixtures.guest.kernel.syncpoints import hold
+from fixtures.guest.kernel.syncpoints import stop_at
 from fixtures.guest.net import netns
-from fixtures.guest.pytest_plugin.plugin_api import Flowmap, Namespaces
+from fixtures.guest.pytest_plugin.plugin_api import MakeFlowmap, MakeNetns
 from fixtures.guest.topology import client_router_server
-from fixtures.guest.topology.client_router_server import Plan
+from fixtures.guest.topology.client_router_server import RouterConfig
 from fixtures.guest.traffic import connections
-from fixtures.guest.traffic.connections import UDP_PROTOCOL
+from fixtures.guest.traffic.connections import IPPROTO_UDP
 from selftests.races import interleavings
 
-pytestmark = pytest.mark.usefixtures("near")
+pytestmark = pytest.mark.usefixtures("pinned_to_test_cpu")
 
 
 @pytest.mark.clause("SN-8", "FM-2", "RT-1")
@@ -26,78 +26,82 @@ pytestmark = pytest.mark.usefixtures("near")
 @pytest.mark.parametrize(
     "stop_function", ["nf_flow_snoop_fini_net", "nf_conntrack_cleanup_net_list", "dec_ucount"]
 )
-def test_map_between_the_exit_and_the_free_of_its_namespace(
-    flowmap_module: str, make_flowmap: Flowmap, stop_function: str, close_fd: bool
+def test_map_during_netns_exit_is_empty_and_closable(
+    flowmap_loaded: str, make_flowmap: MakeFlowmap, stop_function: str, close_fd: bool
 ) -> None:
     """A map whose netns exits misses every flow and can be closed at each step of the exit.
 
     The exit is held before the snoop table is unpublished, after that, and before the netns free.
     """
     with ExitStack() as own:
-        router = client_router_server.build(Plan(name="exit"), own)
-        conn = connections.connect(router, UDP_PROTOCOL, 4, own)
-        flow = conn.offloaded()
+        router = client_router_server.build_router(RouterConfig(netns_prefix="exit"), own)
+        conn = connections.connect(router, IPPROTO_UDP, 4, own)
+        flow = conn.wait_offloaded()
         fd = make_flowmap(router.namespace)
-        assert interleavings.found(fd, flow.keys) == [0, 1]
-        connections.close_quietly(conn.client, conn.server)
+        assert interleavings.lookup_directions(fd, flow.keys) == [0, 1]
+        connections.close_without_shutdown(conn.client, conn.server)
 
-        with hold(stop_function, comm="kworker") as netns_exit:
+        with stop_at(stop_function, comm="kworker") as netns_exit:
             netns.remove(router.namespace)
-            netns_exit.reached()
+            netns_exit.wait_until_held()
             if stop_function != "nf_flow_snoop_fini_net":
-                assert (interleavings.found(fd, flow.keys), bpf.entries(fd)) == ([None, None], 0)
+                assert (
+                    interleavings.lookup_directions(fd, flow.keys),
+                    bpf.flowmap_entry_count(fd),
+                ) == ([None, None], 0)
             if close_fd:
                 os.close(fd)
-                modules.await_unreferenced(flowmap_module)
+                modules.wait_until_unreferenced(flowmap_loaded)
             netns_exit.release()
         if not close_fd:
-            wait_for("the map to be empty", lambda: bpf.entries(fd) == 0)
-            assert (interleavings.found(fd, flow.keys), list(bpf.keys(fd))) == ([None, None], [])
+            wait_for("the map to be empty", lambda: bpf.flowmap_entry_count(fd) == 0)
+            assert (interleavings.lookup_directions(fd, flow.keys), list(bpf.iterate_keys(fd))) == (
+                [None, None],
+                [],
+            )
 
 
 def _remove_netns(namespace: str) -> None:
     """Remove a netns; return when its exit is almost complete."""
-    with hold("dec_ucount", comm="kworker") as netns_exit:
+    with stop_at("dec_ucount", comm="kworker") as netns_exit:
         netns.remove(namespace)
-        netns_exit.reached()
+        netns_exit.wait_until_held()
         netns_exit.release()
 
 
 @pytest.mark.clause("SN-8", "FM-2", "RT-1")
-def test_map_goes_after_the_memory_of_its_namespace(
-    flowmap_module: str, make_flowmap: Flowmap, namespace: Namespaces
+def test_map_close_after_netns_free_is_safe(
+    flowmap_loaded: str, make_flowmap: MakeFlowmap, make_netns: MakeNetns
 ) -> None:
     """A map whose netns has been freed can be closed."""
-    ns, next_ns = namespace("fm-left"), namespace("fm-next")
+    ns, next_ns = make_netns("fm-left"), make_netns("fm-next")
     fd = make_flowmap(ns)
     _remove_netns(ns)
     # A netns is freed during the exit of the next one (net_complete_free()).
     _remove_netns(next_ns)
     os.close(fd)
-    modules.await_unreferenced(flowmap_module)
+    modules.wait_until_unreferenced(flowmap_loaded)
 
 
 @pytest.mark.clause("SN-8", "FM-2", "RT-1")
-def test_exit_of_a_namespace_waits_for_a_map_that_is_being_freed(
-    flowmap_module: str, make_flowmap: Flowmap
-) -> None:
+def test_netns_exit_waits_for_map_free(flowmap_loaded: str, make_flowmap: MakeFlowmap) -> None:
     """Netns exit waits for a map that is being freed."""
     with ExitStack() as own:
-        router = client_router_server.build(Plan(name="exit"), own)
+        router = client_router_server.build_router(RouterConfig(netns_prefix="exit"), own)
         fd = make_flowmap(router.namespace)
         with (
-            hold("nf_flow_snoop_unpublish", comm="kworker") as map_free,
-            hold("nf_flow_snoop_fini_net", comm="kworker") as exit_start,
-            hold("nf_conntrack_cleanup_net_list", comm="kworker") as exit_next_step,
+            stop_at("nf_flow_snoop_unpublish", comm="kworker") as map_free,
+            stop_at("nf_flow_snoop_fini_net", comm="kworker") as exit_start,
+            stop_at("nf_conntrack_cleanup_net_list", comm="kworker") as exit_next_step,
         ):
             os.close(fd)
-            map_free.reached()
+            map_free.wait_until_held()
             netns.remove(router.namespace)
-            exit_start.reached()
+            exit_start.wait_until_held()
             exit_start.release()
             # The exit walks the list of snoop tables, from which the free removes one.
-            interleavings.in_vain("the exit to go on", exit_next_step.somebody_came)
+            interleavings.assert_never("the exit to go on", exit_next_step.hit)
             map_free.release()
-            exit_next_step.reached()
+            exit_next_step.wait_until_held()
             exit_next_step.release()
-    modules.await_unreferenced(flowmap_module)
+    modules.wait_until_unreferenced(flowmap_loaded)

@@ -9,13 +9,17 @@ import pytest
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core import child_process
 from fixtures.guest.kernel import fault_injection
-from fixtures.guest.kernel.syncpoints import FAR, NEAR, hold
-from fixtures.guest.pytest_plugin.plugin_api import Connect, describe, require_faults
-from fixtures.guest.topology.client_router_server import Plan, Router
-from fixtures.guest.traffic.connections import UDP_PROTOCOL, Connection, key_of
+from fixtures.guest.kernel.syncpoints import HELD_CPU, TEST_CPU, stop_at
+from fixtures.guest.pytest_plugin.plugin_api import (
+    OpenConnection,
+    require_fault_injection,
+    router_config_id,
+)
+from fixtures.guest.topology.client_router_server import Router, RouterConfig
+from fixtures.guest.traffic.connections import IPPROTO_UDP, Connection, key_from_tuple
 from selftests.races import interleavings
 
-pytestmark = pytest.mark.usefixtures("near", "readers_give_way")
+pytestmark = pytest.mark.usefixtures("pinned_to_test_cpu", "require_preempt_rcu")
 
 MAX_FLOWS = 40
 
@@ -25,47 +29,51 @@ def _fill(fd: int, conns: list[Connection]) -> None:
     for conn in conns:
         for _ in range(3):
             conn.exchange()
-        if bpf.missed(fd):
+        if bpf.flowmap_missed_count(fd):
             return
     raise AssertionError(f"the hash table accepted all {len(conns)} flows")
 
 
 @pytest.mark.clause("FM-9", "SN-7", "RT-1")
 @pytest.mark.deadline(120)
-@pytest.mark.parametrize("own_router", [Plan(tables="split")], ids=describe, indirect=True)
-def test_lookup_has_a_flow_whose_other_direction_does_not_get_in(
-    own_router: Router, own_flowmap: int, own_connection: Connect
+@pytest.mark.parametrize(
+    "private_router", [RouterConfig(tables="split")], ids=router_config_id, indirect=True
+)
+def test_lookup_of_half_inserted_flow_survives_its_removal(
+    private_router: Router, private_flowmap: int, open_private_connection: OpenConnection
 ) -> None:
     """A lookup that holds a half-inserted entry survives its removal, and later lookups miss."""
-    require_faults()
-    conn = own_connection(UDP_PROTOCOL, 4)
+    require_fault_injection()
+    conn = open_private_connection(IPPROTO_UDP, 4)
     # Alternate between two source tables, so that neither is full.
     others = [
-        own_connection(UDP_PROTOCOL, (4, 6)[number % 2], server_port=7001 + number)
+        open_private_connection(IPPROTO_UDP, (4, 6)[number % 2], server_port=7001 + number)
         for number in range(MAX_FLOWS)
     ]
-    key = key_of(conn.tuple, own_router.inside.index)
-    sender = interleavings.adder(conn)
-    reader = child_process.Waiting(lambda: bpf.found(own_flowmap, key) is not None, NEAR)
+    key = key_from_tuple(conn.tuple, private_router.lan.ifindex)
+    sender = interleavings.gated_sender(conn)
+    reader = child_process.GatedChild(
+        lambda: bpf.lookup_or_none(private_flowmap, key) is not None, TEST_CPU
+    )
     # A lookup that found the entry gets the output device, then writes to the entry.
     with (
-        hold("dev_get_by_index_rcu", task=reader.pid) as lookup,
-        hold("rhashtable_insert_slow", offset=0, cpu=FAR) as insertion,
-        fault_injection.without(fault_injection.LARGER_HASH_TABLE),
+        stop_at("dev_get_by_index_rcu", tgid=reader.pid) as lookup,
+        stop_at("rhashtable_insert_slow", offset=0, cpu=HELD_CPU) as insertion,
+        fault_injection.fail_slab_cache(fault_injection.HASH_TABLE_GROWTH_CACHE),
     ):
-        _fill(own_flowmap, others)
-        missed_before = bpf.missed(own_flowmap)
-        sender.begin()
-        insertion.reached(busy=True)
-        reader.begin()
-        lookup.reached(busy=True)
+        _fill(private_flowmap, others)
+        missed_before = bpf.flowmap_missed_count(private_flowmap)
+        sender.start()
+        insertion.wait_until_held(busy_poll=True)
+        reader.start()
+        lookup.wait_until_held(busy_poll=True)
         insertion.release()
         sender.join()
-        assert bpf.missed(own_flowmap) == missed_before + 1
-        assert bpf.found(own_flowmap, key) is None
+        assert bpf.flowmap_missed_count(private_flowmap) == missed_before + 1
+        assert bpf.lookup_or_none(private_flowmap, key) is None
         lookup.release()
         assert reader.join() is True
-    ct_entry = conn.entry()
+    ct_entry = conn.conntrack_entry()
     assert ct_entry is not None
     assert ct_entry.offloaded
-    assert bpf.found(own_flowmap, key) is None
+    assert bpf.lookup_or_none(private_flowmap, key) is None

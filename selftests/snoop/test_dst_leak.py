@@ -7,9 +7,9 @@ import pytest
 
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.net import conntrack, netns
-from fixtures.guest.pytest_plugin.plugin_api import Connect, describe
-from fixtures.guest.topology.client_router_server import Plan, Router
-from fixtures.guest.traffic.connections import UDP_PROTOCOL
+from fixtures.guest.pytest_plugin.plugin_api import OpenConnection, router_config_id
+from fixtures.guest.topology.client_router_server import Router, RouterConfig
+from fixtures.guest.traffic.connections import IPPROTO_UDP
 
 
 def _ipv4_dst_count() -> int:
@@ -24,24 +24,24 @@ def _ipv4_dst_count() -> int:
 @pytest.mark.clause("SN-8")
 @pytest.mark.parametrize(
     # Through a bridge a flow table transmits directly, and holds no route.
-    "own_router",
-    [Plan(), Plan(bridge="plain")],
-    ids=describe,
+    "private_router",
+    [RouterConfig(), RouterConfig(bridge="plain")],
+    ids=router_config_id,
     indirect=True,
 )
-@pytest.mark.usefixtures("own_flowmap")
-def test_no_route_outlives_flows_and_namespaces(
-    own_router: Router, own_connection: Connect
+@pytest.mark.usefixtures("private_flowmap")
+def test_dst_entries_are_freed_after_flows_and_netns(
+    private_router: Router, open_private_connection: OpenConnection
 ) -> None:
     """The number of IPv4 dst entries returns to the baseline after flows and netns are removed."""
     before = _ipv4_dst_count()
-    conn = own_connection(UDP_PROTOCOL, 4)
-    conn.offloaded()
+    conn = open_private_connection(IPPROTO_UDP, 4)
+    conn.wait_offloaded()
     assert _ipv4_dst_count() > before
-    conntrack.flush(own_router.namespace)
+    conntrack.flush(private_router.namespace)
     # Sockets pin their netns and the route of their last packet.
     conn.client.close()
     conn.server.close()
-    for part in (own_router, own_router.client, own_router.server):
+    for part in (private_router, private_router.client, private_router.server):
         netns.remove(part.namespace)
     wait_for("the routes to be freed", lambda: _ipv4_dst_count() <= before)

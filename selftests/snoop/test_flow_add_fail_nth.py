@@ -16,7 +16,7 @@ from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core import child_process
 from fixtures.guest.kernel import fault_injection
 from fixtures.guest.net import flowtable
-from fixtures.guest.pytest_plugin.plugin_api import require_faults
+from fixtures.guest.pytest_plugin.plugin_api import require_fault_injection
 from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic import tun
 
@@ -45,30 +45,34 @@ EXPECTED_OUTCOMES = {
 
 @pytest.mark.clause("SN-7", "SN-9")
 @pytest.mark.deadline(300)
-def test_flow_is_added_with_each_allocation_failing(
-    own_router: Router, own_flowmap: int, cleanup: ExitStack
+def test_flow_add_with_nth_alloc_failing_mirrors_or_counts_miss(
+    private_router: Router, private_flowmap: int, cleanup: ExitStack
 ) -> None:
     """A failing allocation prevents the flow, or its entry in the snoop table, or that in the map.
 
     The order of allocations differs from packet to packet, as slab and skb caches fill and empty.
     So every n is tried repeatedly until each outcome has been seen.
     """
-    require_faults()
-    flowtable.create_snoop("spy", "all", own_router.namespace)
-    wire = tun.beside(own_router, cleanup)
-    tun.offload(own_router)
-    cleanup.enter_context(fault_injection.enabled())
-    flows: list[tun.Talk] = []
+    require_fault_injection()
+    flowtable.create_snoop_table("spy", "all", private_router.namespace)
+    wire = tun.add_tun(private_router, cleanup)
+    tun.add_to_flowtable(private_router)
+    cleanup.enter_context(fault_injection.all_allocations_eligible())
+    flows: list[tun.TunConnection] = []
     missed = 0
 
     def reply_with_failing_alloc(nth: int) -> tuple[fault_injection.Attempt, Outcome]:
         nonlocal missed
-        flow = tun.Talk(own_router, wire, cleanup)
-        flow.ask()
+        flow = tun.TunConnection(private_router, wire, cleanup)
+        flow.send_request()
         flows.append(flow)
-        attempt = child_process.in_child(partial(fault_injection.attempt, flow.answer, nth))
-        entries, now_missed = flowtable.snooped("spy", "all", own_router.namespace)
-        original, reply = (bpf.found(own_flowmap, key) is not None for key in flow.keys)
+        attempt = child_process.run_in_child(
+            partial(fault_injection.fail_nth_allocation, flow.send_reply, nth)
+        )
+        entries, now_missed = flowtable.snoop_counters("spy", "all", private_router.namespace)
+        original, reply = (
+            bpf.lookup_or_none(private_flowmap, key) is not None for key in flow.keys
+        )
         assert original == reply, "only one direction is mirrored"
         outcome = Outcome(flow.offloaded, original, now_missed == missed)
         missed = now_missed
@@ -79,7 +83,7 @@ def test_flow_is_added_with_each_allocation_failing(
     for _ in range(ROUNDS):
         for nth in range(1, MAX_ALLOCATIONS):
             attempt, outcome = reply_with_failing_alloc(nth)
-            if not attempt.failed:
+            if not attempt.injected:
                 break
             assert attempt.errno in (0, errno.ENOMEM, errno.ENOBUFS)
             seen[outcome] = seen.get(outcome, 0) + 1
@@ -91,5 +95,5 @@ def test_flow_is_added_with_each_allocation_failing(
     # Each mirrored entry is allocated separately; a refused flow is not mirrored at all.
     assert set(seen) - {Outcome(True, True, True)} == EXPECTED_OUTCOMES
     for flow in flows:
-        flow.answer()
+        flow.send_reply()
         assert flow.offloaded

@@ -10,36 +10,40 @@ import pytest
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.kernel import function_override
 from fixtures.guest.net import flowtable
-from fixtures.guest.pytest_plugin.plugin_api import Connect, require_own_module
+from fixtures.guest.pytest_plugin.plugin_api import OpenConnection, require_suite_module
 from fixtures.guest.topology.client_router_server import Router
-from fixtures.guest.traffic.connections import TCP_PROTOCOL, UDP_PROTOCOL, flow_of
+from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP, flow_from_conntrack
 
 EXCHANGES = 4
 
 
 @pytest.mark.clause("SN-2", "SN-8")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
-@pytest.mark.parametrize("protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"])
-def test_flow_that_its_table_refuses_leaves_no_trace(
-    own_router: Router, own_flowmap: int, own_connection: Connect, protocol: int, version: int
+@pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
+def test_flow_refused_by_source_table_is_not_mirrored(
+    private_router: Router,
+    private_flowmap: int,
+    open_private_connection: OpenConnection,
+    protocol: int,
+    version: int,
 ) -> None:
     """A flow whose flow_offload_add() fails is not mirrored; offloaded later, it is."""
-    require_own_module(function_override.MODULE)
-    flowtable.create_snoop("spy", "all", own_router.namespace)
-    with function_override.failing("flow_offload_add") as failure_count:
-        conn = own_connection(protocol, version)
+    require_suite_module(function_override.MODULE)
+    flowtable.create_snoop_table("spy", "all", private_router.namespace)
+    with function_override.fail_function("flow_offload_add") as failure_count:
+        conn = open_private_connection(protocol, version)
         for _ in range(EXCHANGES):
             conn.exchange()
         # Every exchange but the first tries again: the failure clears IPS_OFFLOAD.
         assert failure_count() > EXCHANGES / 2
-        ct_entry = conn.entry()
+        ct_entry = conn.conntrack_entry()
         assert ct_entry is not None
         assert not ct_entry.offloaded
-        keys = flow_of(own_router, ct_entry).keys
-        assert [bpf.found(own_flowmap, key) for key in keys] == [None, None]
-        spy = flowtable.find("spy", "all", own_router.namespace)
+        keys = flow_from_conntrack(private_router, ct_entry).keys
+        assert [bpf.lookup_or_none(private_flowmap, key) for key in keys] == [None, None]
+        spy = flowtable.get_flowtable("spy", "all", private_router.namespace)
         assert (spy.entries, spy.missed) == (0, 0)
 
     # The routes of the refused flows are still valid for a flow that is accepted.
-    flow = conn.offloaded()
-    assert [bpf.lookup(own_flowmap, key).dir for key in flow.keys] == [0, 1]
+    flow = conn.wait_offloaded()
+    assert [bpf.lookup(private_flowmap, key).dir for key in flow.keys] == [0, 1]

@@ -13,11 +13,11 @@ import pytest
 
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core.polling import wait_for
-from fixtures.guest.kernel.drgn_client import KernelMemory
+from fixtures.guest.kernel.drgn_client import DrgnClient
 from fixtures.guest.net import netlink, netns, rtnetlink
 from fixtures.guest.net.conntrack import Tuple
 from fixtures.guest.topology.client_router_server import Router
-from fixtures.guest.traffic.connections import UDP_PROTOCOL, frame, send_frames
+from fixtures.guest.traffic.connections import IPPROTO_UDP, build_frame, send_frames
 
 FLOW_COUNT = 32
 MIN_BUCKETS = 8
@@ -53,35 +53,39 @@ def _vary_dport(side: Tuple, number: int) -> Tuple:
     [_vary_saddr, _vary_daddr, _vary_sport, _vary_dport],
     ids=lambda vary_field: vary_field.__name__.removeprefix("_vary_"),
 )
-def test_flows_that_differ_in_one_field_are_spread(
-    own_router: Router,
-    own_flowmap: int,
-    kernel_memory: KernelMemory,
+def test_flows_differing_in_one_field_spread_over_buckets(
+    private_router: Router,
+    private_flowmap: int,
+    guest_memory: DrgnClient,
     version: int,
     vary_field: TupleVariation,
 ) -> None:
     """Flows that differ in one field only are spread over the hash buckets, in both directions."""
-    router = own_router
+    router = private_router
     # No flow may expire while the others are added.
     netns.set_sysctls(router.namespace, {"netfilter/nf_flowtable_udp_timeout": 3600})
     client, server = router.client.addresses[version], router.server.addresses[version]
-    first = Tuple(UDP_PROTOCOL, client, server, 41000, 7000)
+    first = Tuple(IPPROTO_UDP, client, server, 41000, 7000)
     tuples = [vary_field(first, number) for number in range(FLOW_COUNT)]
     neighbours = [
         message
         for tuple_ in tuples
         for message in (
-            rtnetlink.neighbour(router.inside.index, tuple_.source, router.client.mac),
-            rtnetlink.neighbour(router.outside.index, tuple_.destination, router.server.mac),
+            rtnetlink.add_permanent_neigh(router.lan.ifindex, tuple_.source, router.client.mac),
+            rtnetlink.add_permanent_neigh(
+                router.wan.ifindex, tuple_.destination, router.server.mac
+            ),
         )
     ]
     netlink.transact(netlink.NETLINK_ROUTE, neighbours, router.namespace)
     for tuple_ in tuples:
-        send_frames(router.client, [frame(router.client, router.inside, tuple_)])
-        send_frames(router.server, [frame(router.server, router.outside, tuple_.reversed())])
-    wait_for("the flows to be offloaded", lambda: bpf.entries(own_flowmap) == FLOW_COUNT)
+        send_frames(router.client, [build_frame(router.client, router.lan, tuple_)])
+        send_frames(router.server, [build_frame(router.server, router.wan, tuple_.reversed())])
+    wait_for(
+        "the flows to be offloaded", lambda: bpf.flowmap_entry_count(private_flowmap) == FLOW_COUNT
+    )
 
-    entries = kernel_memory.table_of(bpf.map_info(own_flowmap).id).entries
+    entries = guest_memory.snoop_table_of(bpf.map_info(private_flowmap).id).entries
     for direction in (0, 1):
-        buckets = {entry.bucket for entry in entries if entry.direction == direction}
+        buckets = {entry.bucket_address for entry in entries if entry.direction == direction}
         assert len(buckets) >= MIN_BUCKETS

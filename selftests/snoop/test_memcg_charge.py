@@ -12,11 +12,11 @@ from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core import child_process
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import memcg
-from fixtures.guest.kernel.drgn_client import KernelMemory
+from fixtures.guest.kernel.drgn_client import DrgnClient
 from fixtures.guest.net import conntrack, netns
-from fixtures.guest.pytest_plugin.plugin_api import Connect
+from fixtures.guest.pytest_plugin.plugin_api import OpenConnection
 from fixtures.guest.topology.client_router_server import Router
-from fixtures.guest.traffic.connections import UDP_PROTOCOL
+from fixtures.guest.traffic.connections import IPPROTO_UDP
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _BUCKET_BYTES = 8  # one pointer
@@ -32,13 +32,13 @@ def _memlock(fd: int) -> int:
 
 
 @pytest.mark.clause("MM-10")
-def test_memlock_grows_and_shrinks_with_the_flows(
-    router: Router, flowmap: int, connection: Connect
+def test_memlock_follows_flow_count(
+    router: Router, flowmap: int, open_connection: OpenConnection
 ) -> None:
     """memlock grows with each mirrored flow and shrinks after a conntrack flush."""
     empty, sizes = _memlock(flowmap), []
     for number in range(4):
-        connection(UDP_PROTOCOL, 4, server_port=7000 + number).offloaded()
+        open_connection(IPPROTO_UDP, 4, server_port=7000 + number).wait_offloaded()
         sizes.append(_memlock(flowmap))
     # Each flow has at least one value per direction.
     for before, after in zip([empty, *sizes], sizes, strict=False):
@@ -53,26 +53,29 @@ def test_memlock_grows_and_shrinks_with_the_flows(
 
 
 @pytest.mark.clause("MM-10")
-def test_memlock_is_of_the_flows_and_of_the_buckets_of_the_hash_table(
-    own_router: Router, own_flowmap: int, own_connection: Connect, kernel_memory: KernelMemory
+def test_memlock_counts_entries_and_hash_buckets(
+    private_router: Router,
+    private_flowmap: int,
+    open_private_connection: OpenConnection,
+    guest_memory: DrgnClient,
 ) -> None:
     """memlock is the sum of the sizes of the entries and the hash buckets."""
     # No flow may expire while the others are added.
-    netns.set_sysctls(own_router.namespace, {"netfilter/nf_flowtable_udp_timeout": 3600})
-    map_id = bpf.map_info(own_flowmap).id
+    netns.set_sysctls(private_router.namespace, {"netfilter/nf_flowtable_udp_timeout": 3600})
+    map_id = bpf.map_info(private_flowmap).id
 
     def sizes() -> tuple[int, int]:
         """Return memlock and the number of buckets."""
-        buckets = kernel_memory.table_of(map_id).buckets
+        buckets = guest_memory.snoop_table_of(map_id).bucket_count
         assert buckets
-        return _memlock(own_flowmap), buckets
+        return _memlock(private_flowmap), buckets
 
     empty, initial_buckets = sizes()
-    own_connection(UDP_PROTOCOL, 4, server_port=7000).offloaded()
+    open_private_connection(IPPROTO_UDP, 4, server_port=7000).wait_offloaded()
     one, buckets_after_one = sizes()
     assert buckets_after_one == initial_buckets
     for number in range(1, FLOW_COUNT):
-        own_connection(UDP_PROTOCOL, 4, server_port=7000 + number).offloaded()
+        open_private_connection(IPPROTO_UDP, 4, server_port=7000 + number).wait_offloaded()
 
     def includes_growth() -> bool:
         # A work item grows the hash table.
@@ -88,83 +91,85 @@ def _pin_map_created_in(group: memcg.Cgroup, namespace: str, path: Path) -> None
 
     def make() -> None:
         group.enter()
-        with bpf.flowmap(namespace) as fd:
+        with bpf.open_flowmap(namespace) as fd:
             bpf.pin(fd, str(path))
 
-    child_process.in_child(make)
+    child_process.run_in_child(make)
 
 
 @pytest.mark.clause("MM-10")
-def test_entries_are_charged_to_the_cgroup_of_the_maps_creator(
-    own_router: Router, own_connection: Connect, bpffs: Path, cleanup: ExitStack
+def test_entries_are_charged_to_map_creator_memcg(
+    private_router: Router, open_private_connection: OpenConnection, bpffs: Path, cleanup: ExitStack
 ) -> None:
     """Entries are charged to the memcg of the map's creator.
 
     The task that sends the packets is in the memcg of the test, which is not charged.
     """
-    group = memcg.make("fm-charged", cleanup)
-    _pin_map_created_in(group, own_router.namespace, bpffs / "flows")
+    group = memcg.create("fm-charged", cleanup)
+    _pin_map_created_in(group, private_router.namespace, bpffs / "flows")
     fd = bpf.get_pinned(str(bpffs / "flows"))
     cleanup.callback(os.close, fd)
     empty = _memlock(fd)
-    charged = group.memory()["slab_unreclaimable"]
+    charged = group.memory_stat()["slab_unreclaimable"]
 
     for number in range(FLOW_COUNT):
-        own_connection(UDP_PROTOCOL, 4, server_port=7000 + number).offloaded()
+        open_private_connection(IPPROTO_UDP, 4, server_port=7000 + number).wait_offloaded()
     grown = _memlock(fd) - empty
     # Each CPU may batch charges of less than a page.
     slack = (os.cpu_count() or 1) * _PAGE
     assert grown > 2 * slack
 
     def entries_charged() -> bool:
-        return group.memory()["slab_unreclaimable"] - charged >= grown - slack
+        return group.memory_stat()["slab_unreclaimable"] - charged >= grown - slack
 
     wait_for("the entries to be charged", entries_charged)
 
 
 @pytest.mark.clause("MM-10")
-def test_creator_of_a_map_pays_where_it_is_for_what_it_asks_for_next(
-    own_router: Router, own_connection: Connect, cleanup: ExitStack
+def test_map_creator_after_moving_memcg_is_charged_in_new_memcg(
+    private_router: Router, open_private_connection: OpenConnection, cleanup: ExitStack
 ) -> None:
     """After mirroring existing flows the creator's allocations are charged to its current memcg.
 
     The creator itself mirrors the flows that exist when it creates the map.
     """
-    first_memcg, second_memcg = (memcg.make(name, cleanup) for name in ("fm-here", "fm-elsewhere"))
-    own_connection(UDP_PROTOCOL, 4).offloaded()
+    first_memcg, second_memcg = (
+        memcg.create(name, cleanup) for name in ("fm-here", "fm-elsewhere")
+    )
+    open_private_connection(IPPROTO_UDP, 4).wait_offloaded()
 
     def make_map_and_move() -> None:
         first_memcg.enter()
-        with bpf.flowmap(own_router.namespace) as fd:
-            assert bpf.entries(fd) == 1
+        with bpf.open_flowmap(private_router.namespace) as fd:
+            assert bpf.flowmap_entry_count(fd) == 1
             second_memcg.enter()
-            before = second_memcg.memory()["slab"]
+            before = second_memcg.memory_stat()["slab"]
             for _ in range(_PIPE_COUNT):
                 os.pipe()
 
             def charged() -> bool:
                 # memory.stat is updated with a delay of some seconds.
-                return second_memcg.memory()["slab"] - before >= _PIPE_COUNT * _MIN_PIPE_BYTES
+                return second_memcg.memory_stat()["slab"] - before >= _PIPE_COUNT * _MIN_PIPE_BYTES
 
             wait_for("the pipes to be charged", charged)
 
-    child_process.in_child(make_map_and_move)
+    child_process.run_in_child(make_map_and_move)
 
 
 @pytest.mark.clause("RT-3", "SN-8", "MM-10")
-def test_map_does_not_keep_the_cgroup_of_its_creator(
-    own_router: Router, own_connection: Connect, bpffs: Path, cleanup: ExitStack
+def test_map_free_releases_creator_memcg(
+    private_router: Router, open_private_connection: OpenConnection, bpffs: Path, cleanup: ExitStack
 ) -> None:
     """The creator's memcg stays as a dying cgroup while the map exists, and is freed with it."""
-    group = memcg.make("fm-brief", cleanup)
-    dying_before = memcg.dying()
-    _pin_map_created_in(group, own_router.namespace, bpffs / "flows")
+    group = memcg.create("fm-brief", cleanup)
+    dying_before = memcg.dying_cgroups()
+    _pin_map_created_in(group, private_router.namespace, bpffs / "flows")
     fd = bpf.get_pinned(str(bpffs / "flows"))
-    flow = own_connection(UDP_PROTOCOL, 4).offloaded()
-    assert bpf.lookup(fd, flow.original).ct_id == flow.entry.identity
-    group.await_left()
+    flow = open_private_connection(IPPROTO_UDP, 4).wait_offloaded()
+    assert bpf.lookup(fd, flow.original).ct_id == flow.entry.ct_id
+    group.wait_until_empty()
     group.remove()
-    assert memcg.dying() == dying_before + 1
+    assert memcg.dying_cgroups() == dying_before + 1
     (bpffs / "flows").unlink()
     os.close(fd)
-    wait_for("the cgroup to be freed", lambda: memcg.dying() == dying_before)
+    wait_for("the cgroup to be freed", lambda: memcg.dying_cgroups() == dying_before)

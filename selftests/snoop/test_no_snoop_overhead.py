@@ -6,9 +6,9 @@ import pytest
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import ftrace
 from fixtures.guest.net import flowtable
-from fixtures.guest.pytest_plugin.plugin_api import Connect, Namespaces
+from fixtures.guest.pytest_plugin.plugin_api import MakeNetns, OpenConnection
 from fixtures.guest.topology.client_router_server import Router
-from fixtures.guest.traffic.connections import TCP_PROTOCOL
+from fixtures.guest.traffic.connections import IPPROTO_TCP
 
 _SNOOP_FUNCTIONS = {"__nf_flow_snoop_add", "__nf_flow_snoop_del"}
 
@@ -20,26 +20,26 @@ _SNOOP_FUNCTIONS = {"__nf_flow_snoop_add", "__nf_flow_snoop_del"}
     ids=["snoop-in-other-netns", "snoop-in-netns", "snoop-deleted"],
 )
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
-def test_snoop_code_runs_only_where_there_is_a_snoop_table(
-    own_router: Router,
-    own_connection: Connect,
-    namespace: Namespaces,
+def test_snoop_code_runs_only_in_netns_with_snoop_table(
+    private_router: Router,
+    open_private_connection: OpenConnection,
+    make_netns: MakeNetns,
     snooped: bool | None,
     version: int,
 ) -> None:
     """Adding and deleting a flow calls snoop code only while its netns has a snoop table."""
-    snoop_ns = namespace("fm-else") if snooped is False else own_router.namespace
-    with ftrace.calls("nf_flow_snoop_destroy") as called:
-        flowtable.create_snoop("spy", "all", snoop_ns)
+    snoop_ns = make_netns("fm-else") if snooped is False else private_router.namespace
+    with ftrace.count_calls("nf_flow_snoop_destroy") as called:
+        flowtable.create_snoop_table("spy", "all", snoop_ns)
         if snooped is None:
-            flowtable.drop_table("spy", own_router.namespace)
+            flowtable.drop_table("spy", private_router.namespace)
             wait_for("the snoop table to be destroyed", lambda: called()["nf_flow_snoop_destroy"])
 
-    with ftrace.calls("*nf_flow_snoop*", "flow_offload_*") as called:
-        conn = own_connection(TCP_PROTOCOL, version)
-        conn.offloaded()
+    with ftrace.count_calls("*nf_flow_snoop*", "flow_offload_*") as called:
+        conn = open_private_connection(IPPROTO_TCP, version)
+        conn.wait_offloaded()
         conn.exchange()
-        flowtable.drop_table("fw", own_router.namespace)
+        flowtable.drop_table("fw", private_router.namespace)
         wait_for("the flow to be freed", lambda: called()["flow_offload_free"])
         seen = set(called())
 

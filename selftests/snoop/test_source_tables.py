@@ -9,25 +9,28 @@ import pytest
 from fixtures.flowmap import uapi
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.bpf import prog_syscalls
-from fixtures.guest.core.expect_errno import refused
+from fixtures.guest.core.expect_errno import expect_errno
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.net import conntrack, flowtable, netlink, netns, nftables, rtnetlink
 from fixtures.guest.net.flowtable import INET
-from fixtures.guest.pytest_plugin.plugin_api import Connect, Load, Namespaces, describe
+from fixtures.guest.pytest_plugin.plugin_api import (
+    LoadBpf,
+    MakeNetns,
+    OpenConnection,
+    router_config_id,
+)
 from fixtures.guest.topology import netdevsim
-from fixtures.guest.topology.client_router_server import Plan, Router
+from fixtures.guest.topology.client_router_server import Router, RouterConfig
 from fixtures.guest.traffic import packet_headers, tx_capture
-from fixtures.guest.traffic.connections import TCP_PROTOCOL, UDP_PROTOCOL, Flow, connect, frame
+from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP, Flow, build_frame, connect
 
 without_source_table = pytest.mark.parametrize(
-    "own_router", [Plan(tables="none")], ids=describe, indirect=True
+    "private_router", [RouterConfig(tables="none")], ids=router_config_id, indirect=True
 )
 split_source_tables = pytest.mark.parametrize(
-    "own_router", [Plan(tables="split")], ids=describe, indirect=True
+    "private_router", [RouterConfig(tables="split")], ids=router_config_id, indirect=True
 )
-each_protocol = pytest.mark.parametrize(
-    "protocol", [TCP_PROTOCOL, UDP_PROTOCOL], ids=["tcp", "udp"]
-)
+each_protocol = pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
 each_ip_version = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 
 _PAYLOAD = b"to be known on the wire"
@@ -53,28 +56,28 @@ def _add_source_table(router: Router, statements: str) -> None:
 
 def _lookup_directions(fd: int, flow: Flow) -> list[int | None]:
     """Return the direction that each key's lookup finds, or None for a miss."""
-    values = [bpf.found(fd, key) for key in flow.keys]
+    values = [bpf.lookup_or_none(fd, key) for key in flow.keys]
     return [None if value is None else int(value.dir) for value in values]
 
 
 @pytest.mark.clause("SN-2", "SN-5", "FM-10")
 @without_source_table
 @pytest.mark.parametrize("counter", ["counter;", ""], ids=["counter", "no-counter"])
-def test_packets_are_counted_and_lookups_are_not(
-    own_router: Router,
-    own_flowmap: int,
-    own_connection: Connect,
-    load: Load,
+def test_flow_counters_count_packets_but_not_lookups(
+    private_router: Router,
+    private_flowmap: int,
+    open_private_connection: OpenConnection,
+    load_bpf: LoadBpf,
     counter: str,
 ) -> None:
     """A flow table with a counter counts packets; lookups by syscall or program are not counted."""
-    netns.set_sysctls(own_router.namespace, {"netfilter/nf_conntrack_acct": 1})
-    _add_source_table(own_router, _DEVICES + counter)
-    conn = own_connection(UDP_PROTOCOL, 4)
-    flow = conn.offloaded()
+    netns.set_sysctls(private_router.namespace, {"netfilter/nf_conntrack_acct": 1})
+    _add_source_table(private_router, _DEVICES + counter)
+    conn = open_private_connection(IPPROTO_UDP, 4)
+    flow = conn.wait_offloaded()
 
     def packet_counts() -> tuple[int, int]:
-        ct_entry = conn.entry()
+        ct_entry = conn.conntrack_entry()
         assert ct_entry is not None
         assert ct_entry.offloaded
         assert ct_entry.packets is not None
@@ -87,134 +90,143 @@ def test_packets_are_counted_and_lookups_are_not(
     grown = [new - old for old, new in zip(before, after, strict=True)]
     assert grown == ([_ROUNDS, _ROUNDS] if counter else [0, 0])
 
-    program = load("xdp_flow_lookup", own_flowmap).program_fd("xdp_flow_lookup")
-    packet = frame(own_router.client, own_router.inside, conn.tuple)
+    program = load_bpf("xdp_flow_lookup", private_flowmap).program_fd("xdp_flow_lookup")
+    packet = build_frame(private_router.client, private_router.lan, conn.tuple)
     for _ in range(_ROUNDS):
-        assert _lookup_directions(own_flowmap, flow) == [0, 1]
-        prog_syscalls.run_xdp(program, packet, own_router.inside.index, own_router.namespace)
+        assert _lookup_directions(private_flowmap, flow) == [0, 1]
+        prog_syscalls.run_xdp(program, packet, private_router.lan.ifindex, private_router.namespace)
     assert packet_counts() == after
 
 
 @pytest.mark.clause("SN-2", "SN-6")
 @without_source_table
 @each_ip_version
-def test_flows_of_wildcard_devices_are_there(
-    own_router: Router, own_flowmap: int, own_connection: Connect, version: int
+def test_flows_of_wildcard_devices_are_mirrored(
+    private_router: Router,
+    private_flowmap: int,
+    open_private_connection: OpenConnection,
+    version: int,
 ) -> None:
     """Flows of a source table with wildcard devices are mirrored once its devices match."""
     # Current nft may lack wildcards, so the devices are set by netlink.
-    _add_source_table(own_router, "")
+    _add_source_table(private_router, "")
     wild = flowtable.new_flowtable(INET, "made", "ft", devices=["r0*", "x*"], exclusive=False)
-    flowtable.commit([wild], own_router.namespace)
-    assert flowtable.find("made", "ft", own_router.namespace).devices == ("r0*", "x*")
-    conn = own_connection(UDP_PROTOCOL, version)
+    flowtable.commit_batch([wild], private_router.namespace)
+    assert flowtable.get_flowtable("made", "ft", private_router.namespace).devices == ("r0*", "x*")
+    conn = open_private_connection(IPPROTO_UDP, version)
 
     # No flow is added as long as no device towards the server matches.
     for _ in range(_ROUNDS):
         conn.exchange()
-    assert conntrack.offloaded(own_router.namespace) == []
-    assert list(bpf.keys(own_flowmap)) == []
+    assert conntrack.offloaded_entries(private_router.namespace) == []
+    assert list(bpf.iterate_keys(private_flowmap)) == []
 
-    renamed = rtnetlink.rename(own_router.outside.index, "x1")
-    netlink.transact(netlink.NETLINK_ROUTE, [renamed], own_router.namespace)
-    flow = conn.offloaded()
-    assert _lookup_directions(own_flowmap, flow) == [0, 1]
-    conntrack.delete(conn.tuple, own_router.namespace)
-    assert _lookup_directions(own_flowmap, flow) == [None, None]
+    renamed = rtnetlink.rename(private_router.wan.ifindex, "x1")
+    netlink.transact(netlink.NETLINK_ROUTE, [renamed], private_router.namespace)
+    flow = conn.wait_offloaded()
+    assert _lookup_directions(private_flowmap, flow) == [0, 1]
+    conntrack.delete(conn.tuple, private_router.namespace)
+    assert _lookup_directions(private_flowmap, flow) == [None, None]
 
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("SN-1", "SN-5")
-def test_snoop_table_may_list_wildcard_devices(namespace: Namespaces) -> None:
+def test_snoop_table_accepts_wildcard_devices(make_netns: MakeNetns) -> None:
     """A snoop table accepts wildcard devices, and a matching device can be added later."""
-    ns = namespace("fm-wild")
-    flowtable.create_snoop("spy", "all", ns, devices=["l*"])
+    ns = make_netns("fm-wild")
+    flowtable.create_snoop_table("spy", "all", ns, devices=["l*"])
     # A matching device that is added later is accepted.
-    netlink.transact(netlink.NETLINK_ROUTE, [rtnetlink.dummy("later", 77)], ns)
-    seen = flowtable.find("spy", "all", ns)
+    netlink.transact(netlink.NETLINK_ROUTE, [rtnetlink.add_dummy("later", 77)], ns)
+    seen = flowtable.get_flowtable("spy", "all", ns)
     assert (seen.flags, seen.devices) == (flowtable.SNOOP, ("l*",))
-    netlink.transact(netlink.NETLINK_ROUTE, [rtnetlink.delete(77)], ns)
+    netlink.transact(netlink.NETLINK_ROUTE, [rtnetlink.delete_link(77)], ns)
 
 
 @pytest.mark.clause("SN-5", "SN-9")
-def test_device_has_one_source_table_in_a_table_and_any_number_of_snoop_tables(
-    own_router: Router, own_flowmap: int, own_connection: Connect
+def test_device_in_second_source_table_is_eexist(
+    private_router: Router, private_flowmap: int, open_private_connection: OpenConnection
 ) -> None:
     """A device in a second source flowtable of one nft table gives EEXIST.
 
     Any number of snoop tables may list the device.
     """
     devices = ["r0", "r1"]
-    with refused(errno.EEXIST):
+    with expect_errno(errno.EEXIST):
         second = flowtable.new_flowtable(INET, "fw", "second", devices=devices)
-        flowtable.commit([second], own_router.namespace)
+        flowtable.commit_batch([second], private_router.namespace)
     for name in ("one", "other"):
-        flowtable.create_snoop("fw", name, own_router.namespace, devices=devices)
-    flow = own_connection(TCP_PROTOCOL, 4).offloaded()
-    assert _lookup_directions(own_flowmap, flow) == [0, 1]
+        flowtable.create_snoop_table("fw", name, private_router.namespace, devices=devices)
+    flow = open_private_connection(IPPROTO_TCP, 4).wait_offloaded()
+    assert _lookup_directions(private_flowmap, flow) == [0, 1]
     for name in ("one", "other"):
-        assert flowtable.find("fw", name, own_router.namespace).entries == 1
+        assert flowtable.get_flowtable("fw", name, private_router.namespace).entries == 1
 
 
 @pytest.mark.clause("SN-2", "SN-6")
 @split_source_tables
-def test_device_in_several_tables_loses_the_flows_of_one(
-    own_router: Router, own_flowmap: int, own_connection: Connect
+def test_source_table_delete_removes_only_its_flows(
+    private_router: Router, private_flowmap: int, open_private_connection: OpenConnection
 ) -> None:
     """Deleting one of several source tables on a device removes only that table's flows."""
     flows = {
-        "fw": own_connection(TCP_PROTOCOL, 4, server_port=7001).offloaded(),
-        "fw4": own_connection(UDP_PROTOCOL, 4, server_port=7002).offloaded(),
-        "fw6": own_connection(UDP_PROTOCOL, 6, server_port=7003).offloaded(),
+        "fw": open_private_connection(IPPROTO_TCP, 4, server_port=7001).wait_offloaded(),
+        "fw4": open_private_connection(IPPROTO_UDP, 4, server_port=7002).wait_offloaded(),
+        "fw6": open_private_connection(IPPROTO_UDP, 6, server_port=7003).wait_offloaded(),
     }
-    for table in flowtable.flowtables(own_router.namespace):
+    for table in flowtable.list_flowtables(private_router.namespace):
         if table.table in flows:
             assert sorted(table.devices) == ["r0", "r1"]
     remaining_tables = list(flows)
     for name, family in (("fw4", flowtable.IPV4), ("fw", INET), ("fw6", flowtable.IPV6)):
-        flowtable.drop_table(name, own_router.namespace, family)
+        flowtable.drop_table(name, private_router.namespace, family)
         remaining_tables.remove(name)
         for owner, flow in flows.items():
             expected = [0, 1] if owner in remaining_tables else [None, None]
-            assert _lookup_directions(own_flowmap, flow) == expected, (
+            assert _lookup_directions(private_flowmap, flow) == expected, (
                 f"{owner} after deleting {name}"
             )
-        assert len(list(bpf.keys(own_flowmap))) == 2 * len(remaining_tables)
+        assert len(list(bpf.iterate_keys(private_flowmap))) == 2 * len(remaining_tables)
 
 
 @pytest.mark.clause("SN-2", "SN-6", "FM-3")
 @without_source_table
 @each_protocol
 @each_ip_version
-def test_flows_of_a_table_for_hardware_are_there(
-    own_router: Router, own_flowmap: int, cleanup: ExitStack, protocol: int, version: int
+def test_flows_of_hw_offload_table_are_mirrored(
+    private_router: Router, private_flowmap: int, cleanup: ExitStack, protocol: int, version: int
 ) -> None:
     """Flows of a table with hardware offload are mirrored, and the value matches the wire."""
-    netdevsim.under(own_router, cleanup)
-    _add_source_table(own_router, _DEVICES + "flags offload;")
-    assert flowtable.find("made", "ft", own_router.namespace).flags == flowtable.HW_OFFLOAD
-    conn = connect(own_router, protocol, version, cleanup)
-    flow = conn.offloaded()
-    with tx_capture.frames(own_router.namespace) as sent:
+    netdevsim.replace_veth_pairs(private_router, cleanup)
+    _add_source_table(private_router, _DEVICES + "flags offload;")
+    assert (
+        flowtable.get_flowtable("made", "ft", private_router.namespace).flags
+        == flowtable.HW_OFFLOAD
+    )
+    conn = connect(private_router, protocol, version, cleanup)
+    flow = conn.wait_offloaded()
+    with tx_capture.capture_tx(private_router.namespace) as sent:
         conn.exchange(_PAYLOAD)
-        for key, device in ((flow.original, own_router.outside), (flow.reply, own_router.inside)):
-            value = bpf.lookup(own_flowmap, key)
+        for key, device in ((flow.original, private_router.wan), (flow.reply, private_router.lan)):
+            value = bpf.lookup(private_flowmap, key)
             # A table with hardware offload writes the Ethernet header itself.
-            assert (value.xmit_type, value.oifindex) == (uapi.XMIT_DIRECT, device.index)
-            seen = {packet_headers.carried(packet) for packet in sent(device.device, _PAYLOAD)}
-            assert seen == {packet_headers.promised(value, key.l3proto)}
+            assert (value.xmit_type, value.oifindex) == (uapi.XMIT_DIRECT, device.ifindex)
+            seen = {
+                packet_headers.headers_from_frame(packet)
+                for packet in sent(device.device, _PAYLOAD)
+            }
+            assert seen == {packet_headers.headers_from_value(value, key.l3proto)}
 
-    conntrack.delete(conn.tuple, own_router.namespace)
-    assert _lookup_directions(own_flowmap, flow) == [None, None]
+    conntrack.delete(conn.tuple, private_router.namespace)
+    assert _lookup_directions(private_flowmap, flow) == [None, None]
     # A work item removes the flow from the hardware first.
-    wait_for("the entry to be removed", lambda: bpf.entries(own_flowmap) == 0)
+    wait_for("the entry to be removed", lambda: bpf.flowmap_entry_count(private_flowmap) == 0)
 
 
 @pytest.mark.clause("SN-5")
 @without_source_table
-def test_table_for_hardware_is_refused_on_devices_that_have_none(own_router: Router) -> None:
+def test_hw_offload_table_on_unsupported_devices_is_refused(private_router: Router) -> None:
     """A table with hardware offload is refused on devices without it; a snoop table is not."""
     with pytest.raises(nftables.RulesetError, match="not supported"):
-        _add_source_table(own_router, _DEVICES + "flags offload;")
+        _add_source_table(private_router, _DEVICES + "flags offload;")
     # A snoop table requires nothing of its devices.
-    flowtable.create_snoop("spy", "all", own_router.namespace, devices=["r0", "r1"])
+    flowtable.create_snoop_table("spy", "all", private_router.namespace, devices=["r0", "r1"])

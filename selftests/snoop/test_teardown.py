@@ -8,43 +8,43 @@ from typing import Any
 import pytest
 
 from fixtures.guest.bpf import map_syscalls as bpf
-from fixtures.guest.bpf.map_readers import Asker, Readers
+from fixtures.guest.bpf.map_readers import LookupProbe, MapReaders
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.net import conntrack, netlink, netns, nftables, rtnetlink
-from fixtures.guest.pytest_plugin.plugin_api import Connect, Flowmap, Load
+from fixtures.guest.pytest_plugin.plugin_api import LoadBpf, MakeFlowmap, OpenConnection
 from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic import flow_teardown
-from fixtures.guest.traffic.connections import TCP_PROTOCOL, UDP_PROTOCOL, Connection, Flow
+from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP, Connection, Flow
 
-TCP_TEARDOWNS: tuple[flow_teardown.End, ...] = (
-    flow_teardown.finish,
-    flow_teardown.server_finish,
-    flow_teardown.reset,
-    flow_teardown.server_reset,
-    flow_teardown.silence,
+TCP_TEARDOWNS: tuple[flow_teardown.TeardownAction, ...] = (
+    flow_teardown.client_fin,
+    flow_teardown.server_fin,
+    flow_teardown.client_rst,
+    flow_teardown.server_rst,
+    flow_teardown.idle_timeout,
 )
-TEARDOWNS: tuple[flow_teardown.End, ...] = (
+TEARDOWNS: tuple[flow_teardown.TeardownAction, ...] = (
     flow_teardown.conntrack_delete,
     flow_teardown.conntrack_flush,
     flow_teardown.flowtable_delete,
     flow_teardown.table_delete,
     flow_teardown.ruleset_flush,
-    flow_teardown.device_down,
-    flow_teardown.inner_device_down,
-    flow_teardown.device_delete,
-    flow_teardown.device_move,
-    flow_teardown.route_change,
-    flow_teardown.reload,
+    flow_teardown.wan_down,
+    flow_teardown.lan_down,
+    flow_teardown.wan_delete,
+    flow_teardown.wan_move_netns,
+    flow_teardown.stale_route,
+    flow_teardown.ruleset_reload,
 )
 # A stale IPv6 route has its own test below: it is stale in one direction only.
 IPV6_TEARDOWNS = (
     flow_teardown.conntrack_delete,
-    flow_teardown.device_down,
-    flow_teardown.device_delete,
-    flow_teardown.reload,
+    flow_teardown.wan_down,
+    flow_teardown.wan_delete,
+    flow_teardown.ruleset_reload,
 )
 
-ReadersFactory = Callable[[Flow], Readers]
+ReadersFactory = Callable[[Flow], MapReaders]
 
 _MINUTE = 60
 _HOUR = 3600
@@ -52,7 +52,7 @@ _PAYLOAD = b"and one thing more"
 
 
 def _teardown_cases(
-    name: str, protocol: int, version: int, teardowns: Sequence[flow_teardown.End]
+    name: str, protocol: int, version: int, teardowns: Sequence[flow_teardown.TeardownAction]
 ) -> list[Any]:
     """Return one test case for each teardown, with flows of one kind."""
     return [
@@ -68,32 +68,32 @@ def _no_longer_offloaded(conn: Connection) -> bool:
     follows (docs/findings.md).  That flow's entry has a timeout of a day nevertheless (NF_CT_DAY in
     ``flow_offload_add()``), which no other UDP entry has.
     """
-    ct_entry = conn.entry()
+    ct_entry = conn.conntrack_entry()
     if ct_entry is None or ct_entry.offloaded:
         return ct_entry is None
-    return conn.tuple.protocol != UDP_PROTOCOL or (ct_entry.timeout or 0) < _HOUR
+    return conn.tuple.protocol != IPPROTO_UDP or (ct_entry.timeout or 0) < _HOUR
 
 
 def _lookup_directions(fd: int, flow: Flow) -> list[int | None]:
     """Return the direction that each key's lookup finds, or None for a miss."""
-    values = [bpf.found(fd, key) for key in flow.keys]
+    values = [bpf.lookup_or_none(fd, key) for key in flow.keys]
     return [None if value is None else int(value.dir) for value in values]
 
 
 @pytest.fixture
 def readers_of(
-    own_router: Router, own_flowmap: int, make_flowmap: Flowmap, load: Load
+    private_router: Router, private_flowmap: int, make_flowmap: MakeFlowmap, load_bpf: LoadBpf
 ) -> ReadersFactory:
     """Return a factory that checks that every reader finds a flow, and returns the readers.
 
     The readers are a program and two maps: one mirrored the flow when it was added, the other in
     its initial walk.
     """
-    prog_reader = Asker(load("lookup_probe", own_flowmap, "by_xdp"), "by_xdp")
+    prog_reader = LookupProbe(load_bpf("lookup_probe", private_flowmap, "by_xdp"), "by_xdp")
 
-    def checked_readers(flow: Flow) -> Readers:
-        readers = Readers((own_flowmap, make_flowmap(own_router.namespace)), prog_reader)
-        readers.expect_found(flow)
+    def checked_readers(flow: Flow) -> MapReaders:
+        readers = MapReaders((private_flowmap, make_flowmap(private_router.namespace)), prog_reader)
+        readers.assert_hit(flow)
         return readers
 
     return checked_readers
@@ -102,30 +102,30 @@ def readers_of(
 @pytest.mark.clause("SN-6")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("teardown", TCP_TEARDOWNS, ids=lambda teardown: teardown.__name__)
-def test_closed_connection_is_missed(
-    own_router: Router,
-    own_connection: Connect,
+def test_tcp_flow_after_close_is_miss(
+    private_router: Router,
+    open_private_connection: OpenConnection,
     readers_of: ReadersFactory,
-    teardown: flow_teardown.End,
+    teardown: flow_teardown.TeardownAction,
     version: int,
 ) -> None:
     """A TCP flow is a miss once its source table stops serving it after FIN, RST or a timeout."""
-    conn = own_connection(TCP_PROTOCOL, version)
-    flow = conn.offloaded()
+    conn = open_private_connection(IPPROTO_TCP, version)
+    flow = conn.wait_offloaded()
     readers = readers_of(flow)
 
     # A FIN or RST only marks a flow as closing; its table serves it until it expires or a SYN
     # arrives.  Shorten the timeout only after the readers' check, which a slow machine delays.
-    netns.set_sysctls(own_router.namespace, {"netfilter/nf_flowtable_tcp_timeout": 2})
+    netns.set_sysctls(private_router.namespace, {"netfilter/nf_flowtable_tcp_timeout": 2})
     conn.exchange()
-    teardown(conn, own_router)
+    teardown(conn, private_router)
     wait_for("the flow table to stop serving the flow", lambda: _no_longer_offloaded(conn))
-    readers.expect_missed(flow)
+    readers.assert_miss(flow)
     # conntrack drops a connection soon after FIN or RST (TCP_CONNTRACK_CLOSE), an idle one after
     # days.
-    ct_entry = conn.entry()
+    ct_entry = conn.conntrack_entry()
     expires_soon = ct_entry is None or (ct_entry.timeout is not None and ct_entry.timeout < _MINUTE)
-    assert expires_soon == (teardown is not flow_teardown.silence)
+    assert expires_soon == (teardown is not flow_teardown.idle_timeout)
 
 
 def client_shutdown_wr(conn: Connection) -> tuple[socket.socket, socket.socket]:
@@ -146,15 +146,15 @@ def server_shutdown_wr(conn: Connection) -> tuple[socket.socket, socket.socket]:
     [client_shutdown_wr, server_shutdown_wr],
     ids=lambda half_close: half_close.__name__,
 )
-def test_half_closed_connection_is_found_as_long_as_it_is_served(
-    own_router: Router,
-    own_connection: Connect,
+def test_half_closed_tcp_flow_is_found_while_served(
+    private_router: Router,
+    open_private_connection: OpenConnection,
     readers_of: ReadersFactory,
     half_close: Callable[[Connection], tuple[socket.socket, socket.socket]],
 ) -> None:
     """A half-closed TCP flow is found while it is offloaded, and a miss after the second FIN."""
-    conn = own_connection(TCP_PROTOCOL, 4)
-    flow = conn.offloaded()
+    conn = open_private_connection(IPPROTO_TCP, 4)
+    flow = conn.wait_offloaded()
     readers = readers_of(flow)
 
     sender, receiver = half_close(conn)
@@ -163,72 +163,75 @@ def test_half_closed_connection_is_found_as_long_as_it_is_served(
         sender.sendall(_PAYLOAD)
         assert receiver.recv(len(_PAYLOAD)) == _PAYLOAD
         assert not _no_longer_offloaded(conn)
-        readers.expect_found(flow)
+        readers.assert_hit(flow)
 
     # Only the acknowledgement follows the second FIN.
-    netns.set_sysctls(own_router.namespace, {"netfilter/nf_flowtable_tcp_timeout": 2})
+    netns.set_sysctls(private_router.namespace, {"netfilter/nf_flowtable_tcp_timeout": 2})
     sender.shutdown(socket.SHUT_WR)
     assert receiver.recv(1) == b""
     wait_for("the flow table to stop serving the flow", lambda: _no_longer_offloaded(conn))
-    readers.expect_missed(flow)
+    readers.assert_miss(flow)
 
 
 @pytest.mark.clause("SN-6")
 @pytest.mark.parametrize(
     ("protocol", "version", "teardown"),
     [
-        *_teardown_cases("tcp", TCP_PROTOCOL, 4, TEARDOWNS),
-        *_teardown_cases("udp", UDP_PROTOCOL, 4, TEARDOWNS),
-        *_teardown_cases("udp6", UDP_PROTOCOL, 6, IPV6_TEARDOWNS),
+        *_teardown_cases("tcp", IPPROTO_TCP, 4, TEARDOWNS),
+        *_teardown_cases("udp", IPPROTO_UDP, 4, TEARDOWNS),
+        *_teardown_cases("udp6", IPPROTO_UDP, 6, IPV6_TEARDOWNS),
     ],
 )
-def test_ended_flow_is_missed_at_once(
-    own_router: Router,
-    own_connection: Connect,
+def test_flow_after_teardown_is_miss_at_once(
+    private_router: Router,
+    open_private_connection: OpenConnection,
     readers_of: ReadersFactory,
-    teardown: flow_teardown.End,
+    teardown: flow_teardown.TeardownAction,
     protocol: int,
     version: int,
 ) -> None:
     """A flow is a miss for every reader immediately after its teardown."""
-    conn = own_connection(protocol, version)
-    flow = conn.offloaded()
+    conn = open_private_connection(protocol, version)
+    flow = conn.wait_offloaded()
     readers = readers_of(flow)
-    teardown(conn, own_router)
-    readers.expect_missed(flow)
+    teardown(conn, private_router)
+    readers.assert_miss(flow)
 
 
 @pytest.mark.clause("SN-6")
-def test_direction_with_a_stale_route_is_missed_at_once(
-    own_router: Router, own_flowmap: int, own_connection: Connect, readers_of: ReadersFactory
+def test_flow_direction_with_stale_route_is_miss_at_once(
+    private_router: Router,
+    private_flowmap: int,
+    open_private_connection: OpenConnection,
+    readers_of: ReadersFactory,
 ) -> None:
     """The direction with a stale route is a miss at once; the other one is served until GC runs.
 
     IPv6 invalidates only the routes that a change affects; IPv4 invalidates all.
     """
-    conn = own_connection(UDP_PROTOCOL, 6)
-    flow = conn.offloaded()
+    conn = open_private_connection(IPPROTO_UDP, 6)
+    flow = conn.wait_offloaded()
     readers = readers_of(flow)
-    flow_teardown.route_change(conn, own_router)
-    original, reply = _lookup_directions(own_flowmap, flow)
+    flow_teardown.stale_route(conn, private_router)
+    original, reply = _lookup_directions(private_flowmap, flow)
     assert original is None
     # The table forwards replies until garbage collection checks both directions.
     assert reply == 1 or _no_longer_offloaded(conn)
     wait_for("the flow table to stop serving the flow", lambda: _no_longer_offloaded(conn))
-    readers.expect_missed(flow)
+    readers.assert_miss(flow)
 
 
 def mtu_change(router: Router) -> None:
     """ip link set r1 mtu 1400."""
     netlink.transact(
-        netlink.NETLINK_ROUTE, [rtnetlink.mtu(router.outside.index, 1400)], router.namespace
+        netlink.NETLINK_ROUTE, [rtnetlink.set_mtu(router.wan.ifindex, 1400)], router.namespace
     )
 
 
 def neighbour_change(router: Router) -> None:
     """ip neigh replace: give the server another neighbour entry."""
     host = router.server.addresses[4]
-    moved = rtnetlink.neighbour(router.outside.index, host, router.server.mac)
+    moved = rtnetlink.add_permanent_neigh(router.wan.ifindex, host, router.server.mac)
     netlink.transact(netlink.NETLINK_ROUTE, [moved], router.namespace)
 
 
@@ -246,7 +249,7 @@ def address_change(router: Router) -> None:
     """ip addr add: invalidate every cached route."""
     netlink.transact(
         netlink.NETLINK_ROUTE,
-        [rtnetlink.address(router.outside.index, "198.51.100.99", 32)],
+        [rtnetlink.add_address(router.wan.ifindex, "198.51.100.99", 32)],
         router.namespace,
     )
 
@@ -257,72 +260,74 @@ def address_change(router: Router) -> None:
     [mtu_change, neighbour_change, flowtable_device_removal, table_flush, address_change],
     ids=lambda change: change.__name__,
 )
-def test_map_follows_its_source_through_changes(
-    own_router: Router,
-    own_flowmap: int,
-    own_connection: Connect,
+def test_map_after_config_change_follows_source_table(
+    private_router: Router,
+    private_flowmap: int,
+    open_private_connection: OpenConnection,
     change: Callable[[Router], None],
 ) -> None:
     """After a configuration change the map has the flow only while the source table serves it.
 
     Whether the change ends the flow is decided by the source table, not by the test.
     """
-    conn = own_connection(UDP_PROTOCOL, 4)
-    flow = conn.offloaded()
-    change(own_router)
+    conn = open_private_connection(IPPROTO_UDP, 4)
+    flow = conn.wait_offloaded()
+    change(private_router)
     for _ in range(3):
         offloaded = not _no_longer_offloaded(conn)
-        found = [bpf.found(own_flowmap, key) is not None for key in flow.keys]
+        found = [bpf.lookup_or_none(private_flowmap, key) is not None for key in flow.keys]
         # A table tears down a flow with a stale route at its next packet; the map misses before.
         assert offloaded or found == [False, False]
         conn.exchange()
 
     def found_again() -> bool:
         conn.exchange()
-        return _lookup_directions(own_flowmap, flow) == [0, 1]
+        return _lookup_directions(private_flowmap, flow) == [0, 1]
 
     # IPS_OFFLOAD is no criterion: GC of the stale flow may clear it (docs/findings.md).
     wait_for("the flow to be found again or still", found_again)
 
 
 @pytest.mark.clause("SN-6", "SN-4")
-def test_connection_reopened_on_the_same_ports_is_a_new_flow(
-    own_router: Router, own_flowmap: int, own_connection: Connect
+def test_tcp_connection_reopened_on_same_ports_is_new_flow(
+    private_router: Router, private_flowmap: int, open_private_connection: OpenConnection
 ) -> None:
     """A TCP connection reopened on the same ports is one new flow; the old entry is removed."""
-    first = own_connection(TCP_PROTOCOL, 4, client_port=40000)
-    before = first.offloaded()
-    first.reset()
+    first = open_private_connection(IPPROTO_TCP, 4, client_port=40000)
+    before = first.wait_offloaded()
+    first.client_rst()
     first.server.close()
     # The SYN tears down the flow that the RST marked as closing.
-    after = own_connection(TCP_PROTOCOL, 4, client_port=40000).offloaded()
+    after = open_private_connection(IPPROTO_TCP, 4, client_port=40000).wait_offloaded()
     assert bytes(after.original) == bytes(before.original)
-    assert _lookup_directions(own_flowmap, after) == [0, 1]
-    assert len(conntrack.offloaded(own_router.namespace)) == 1
-    assert len(list(bpf.keys(own_flowmap))) == 2
+    assert _lookup_directions(private_flowmap, after) == [0, 1]
+    assert len(conntrack.offloaded_entries(private_router.namespace)) == 1
+    assert len(list(bpf.iterate_keys(private_flowmap))) == 2
 
 
 @pytest.mark.clause("SN-6", "SN-4")
-def test_same_connection_is_found_again(
-    own_router: Router, own_connection: Connect, readers_of: ReadersFactory
+def test_flow_offloaded_again_after_flush_is_found(
+    private_router: Router, open_private_connection: OpenConnection, readers_of: ReadersFactory
 ) -> None:
     """A connection that is offloaded again after a flush is found again by every reader."""
-    conn = own_connection(UDP_PROTOCOL, 4)
+    conn = open_private_connection(IPPROTO_UDP, 4)
     for _ in range(3):
-        flow = conn.offloaded()
+        flow = conn.wait_offloaded()
         readers = readers_of(flow)
-        conntrack.flush(own_router.namespace)
-        readers.expect_missed(flow)
+        conntrack.flush(private_router.namespace)
+        readers.assert_miss(flow)
 
 
 @pytest.mark.clause("SN-6")
-def test_end_of_one_flow_leaves_the_others(
-    own_router: Router, own_flowmap: int, own_connection: Connect
+def test_flow_delete_leaves_other_flows(
+    private_router: Router, private_flowmap: int, open_private_connection: OpenConnection
 ) -> None:
     """Deleting one flow leaves the others in the map."""
-    conns = [own_connection(UDP_PROTOCOL, 4, server_port=7000 + number) for number in range(4)]
-    flows = [conn.offloaded() for conn in conns]
+    conns = [
+        open_private_connection(IPPROTO_UDP, 4, server_port=7000 + number) for number in range(4)
+    ]
+    flows = [conn.wait_offloaded() for conn in conns]
     for deleted in range(4):
-        conntrack.delete(conns[deleted].tuple, own_router.namespace)
-        found = [bpf.found(own_flowmap, flow.original) is not None for flow in flows]
+        conntrack.delete(conns[deleted].tuple, private_router.namespace)
+        found = [bpf.lookup_or_none(private_flowmap, flow.original) is not None for flow in flows]
         assert found == [number > deleted for number in range(4)]

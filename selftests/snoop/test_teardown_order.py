@@ -14,11 +14,11 @@ from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import modules
 from fixtures.guest.net import flowtable, netlink, netns, rtnetlink
-from fixtures.guest.pytest_plugin.plugin_api import Namespaces
+from fixtures.guest.pytest_plugin.plugin_api import MakeNetns
 from fixtures.guest.runtime import leak_check
 from fixtures.guest.topology import client_router_server
-from fixtures.guest.topology.client_router_server import Plan, Router
-from fixtures.guest.traffic.connections import UDP_PROTOCOL, close_quietly, connect
+from fixtures.guest.topology.client_router_server import Router, RouterConfig
+from fixtures.guest.traffic.connections import IPPROTO_UDP, close_without_shutdown, connect
 
 PARTS = ("source-table", "snoop-table", "map", "netns")
 
@@ -44,19 +44,19 @@ def _removals(router: Router, fd: int) -> dict[str, Callable[[], object]]:
 def _build_and_remove(order: tuple[str, ...]) -> None:
     """Build everything with two live flows, and remove it in the given order."""
     with ExitStack() as cleanup:
-        router = client_router_server.build(Plan(name="order"), cleanup)
-        flowtable.create_snoop("spy", "all", router.namespace)
+        router = client_router_server.build_router(RouterConfig(netns_prefix="order"), cleanup)
+        flowtable.create_snoop_table("spy", "all", router.namespace)
         conns = [
-            connect(router, UDP_PROTOCOL, version, cleanup, server_port=7000 + version)
+            connect(router, IPPROTO_UDP, version, cleanup, server_port=7000 + version)
             for version in (4, 6)
         ]
-        flows = [conn.offloaded() for conn in conns]
+        flows = [conn.wait_offloaded() for conn in conns]
         with netns.entered(router.namespace):
             fd = bpf.flowmap_create()
-        assert all(bpf.found(fd, key) is not None for flow in flows for key in flow.keys)
+        assert all(bpf.lookup_or_none(fd, key) is not None for flow in flows for key in flow.keys)
         # An open socket would pin the hosts' netns; closing a UDP socket ends no flow.
         for conn in conns:
-            close_quietly(conn.client, conn.server)
+            close_without_shutdown(conn.client, conn.server)
         removals = _removals(router, fd)
         for part in order:
             _ignore_not_found(removals[part])
@@ -65,46 +65,50 @@ def _build_and_remove(order: tuple[str, ...]) -> None:
 @pytest.mark.clause("SN-8", "FM-2", "RT-3")
 @pytest.mark.parametrize("first", PARTS)
 @pytest.mark.deadline(120)
-def test_any_order_of_removal_leaves_nothing(first: str, flowmap_module: str) -> None:
+def test_teardown_in_any_order_leaks_nothing(first: str, flowmap_loaded: str) -> None:
     """Removal in any order leaks no reference, and the module can be unloaded."""
     others = [part for part in PARTS if part != first]
-    before = leak_check.take()
+    before = leak_check.read_kernel_state()
     for rest in permutations(others):
         _build_and_remove((first, *rest))
-    assert leak_check.compare(before) == []
-    modules.unload(flowmap_module)
+    assert leak_check.find_leaks(before) == []
+    modules.unload(flowmap_loaded)
 
 
 @pytest.mark.clause("FM-2", "SN-8")
-def test_map_outlives_its_namespace(own_router: Router, cleanup: ExitStack) -> None:
+def test_map_after_netns_exit_is_empty_and_usable(
+    private_router: Router, cleanup: ExitStack
+) -> None:
     """After its netns exits, a map is empty and can still be looked up and queried."""
-    conn = connect(own_router, UDP_PROTOCOL, 4, cleanup)
-    flow = conn.offloaded()
-    with netns.entered(own_router.namespace):
+    conn = connect(private_router, IPPROTO_UDP, 4, cleanup)
+    flow = conn.wait_offloaded()
+    with netns.entered(private_router.namespace):
         fd = bpf.flowmap_create()
     cleanup.callback(os.close, fd)
-    assert bpf.found(fd, flow.original) is not None
+    assert bpf.lookup_or_none(fd, flow.original) is not None
 
-    netns.remove(own_router.namespace)
-    wait_for("the map to be empty", lambda: not list(bpf.keys(fd)))
+    netns.remove(private_router.namespace)
+    wait_for("the map to be empty", lambda: not list(bpf.iterate_keys(fd)))
 
-    assert [bpf.found(fd, key) for key in flow.keys] == [None, None]
+    assert [bpf.lookup_or_none(fd, key) for key in flow.keys] == [None, None]
     assert bpf.map_info(fd).type == bpf.flowmap_type()
 
 
 @pytest.mark.clause("FM-2")
-def test_map_does_not_keep_its_namespace(namespace: Namespaces, cleanup: ExitStack) -> None:
+def test_map_does_not_pin_netns(make_netns: MakeNetns, cleanup: ExitStack) -> None:
     """An open map does not keep its netns alive."""
-    observer_ns = namespace("fm-watch")
+    observer_ns = make_netns("fm-watch")
     netns.create("fm-brief")
-    cleanup.callback(netns.remove_if_there, "fm-brief")
+    cleanup.callback(netns.remove_if_exists, "fm-brief")
     # Netns exit deletes its devices, and deleting one end of a veth pair deletes the other.
-    pair = rtnetlink.veth("near", 9, "02:00:00:00:00:09", "far", 9, "02:00:00:00:00:0a", "fm-brief")
+    pair = rtnetlink.add_veth(
+        "near", 9, "02:00:00:00:00:09", "far", 9, "02:00:00:00:00:0a", "fm-brief"
+    )
     netlink.transact(netlink.NETLINK_ROUTE, [pair], observer_ns)
     with netns.entered("fm-brief"):
         fd = bpf.flowmap_create()
     cleanup.callback(os.close, fd)
 
     netns.remove("fm-brief")
-    wait_for("the netns to exit", lambda: "near" not in rtnetlink.names(observer_ns))
-    assert bpf.found(fd, uapi.Key(l3proto=2)) is None
+    wait_for("the netns to exit", lambda: "near" not in rtnetlink.link_names(observer_ns))
+    assert bpf.lookup_or_none(fd, uapi.Key(l3proto=2)) is None

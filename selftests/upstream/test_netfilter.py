@@ -61,9 +61,9 @@ SCRIPTS = (
         for script in SCRIPTS
     ],
 )
-def test_script(script: Script) -> None:
+def test_netfilter_script_passes(script: Script) -> None:
     """A script of the kernel tree's net/netfilter selftests passes."""
-    kselftest_runner.run(
+    kselftest_runner.run_kselftest(
         "net/netfilter",
         (f"./{script.name}", *script.arguments),
         script.timeout,

@@ -18,9 +18,9 @@ _LOCAL_CONFIG = "EXTRA_NAMES = {programs!r}\n"
 
 @pytest.mark.clause("UP-1")
 @pytest.mark.deadline(_TIMEOUT + 20)
-def test_action_ct() -> None:
+def test_tdc_category_ct_passes() -> None:
     """tdc.py passes its tests of category ct."""
-    folder = kselftest_runner.FOLDER / "tc-testing"
+    folder = kselftest_runner.KSELFTEST_DIR / "tc-testing"
     if not (folder / "tdc.py").exists():
         pytest.skip("the tree has no tc-testing/tdc.py")
     programs = {name.upper(): shutil.which(name) for name in ("tc", "ip", "ethtool")}
@@ -29,4 +29,4 @@ def test_action_ct() -> None:
     # tdc.py does not remove.
     with contextlib.suppress(FileNotFoundError, FileExistsError):
         modules.load("ifb", "numifbs=0")
-    kselftest_runner.run("tc-testing", (sys.executable, "./tdc.py", "-c", "ct"), _TIMEOUT)
+    kselftest_runner.run_kselftest("tc-testing", (sys.executable, "./tdc.py", "-c", "ct"), _TIMEOUT)

@@ -92,7 +92,7 @@ def test_worker_exits() -> None:
 def test_soak_with_half_of_seeds_bad() -> None:
     """Fails with half of all seeds, but only in a soak run, which scales the iterations."""
     bad_seed = bool(random.getrandbits(1))
-    assert hypothesis_support.effort() == 1 or not bad_seed
+    assert hypothesis_support.iterations_scale() == 1 or not bad_seed
 
 
 @pytest.mark.shared_vm

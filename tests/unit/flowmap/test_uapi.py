@@ -56,7 +56,9 @@ def test_struct_layout_matches_contract(
 
 
 def test_key_ports_and_encap_are_in_network_order() -> None:
-    key = uapi.key(6, "192.0.2.2", "198.51.100.2", 0x1234, 80, 7, layers=uapi.tags((0x123,)))
+    key = uapi.make_key(
+        6, "192.0.2.2", "198.51.100.2", 0x1234, 80, 7, encap=uapi.vlan_encap((0x123,))
+    )
     raw = bytes(key)
     assert raw[0:16] == bytes([192, 0, 2, 2]) + bytes(12)
     assert raw[16:32] == bytes([198, 51, 100, 2]) + bytes(12)
@@ -68,7 +70,7 @@ def test_key_ports_and_encap_are_in_network_order() -> None:
 
 
 def test_ipv6_key_fills_whole_address() -> None:
-    key = uapi.key(17, "2001:db8::1", "2001:db8::2", 1, 2, 3)
+    key = uapi.make_key(17, "2001:db8::1", "2001:db8::2", 1, 2, 3)
     assert bytes(key.src).hex() == "20010db8000000000000000000000001"
     assert (key.l3proto, key.l4proto) == (10, 17)
-    assert uapi.text(key.dst, 10) == "2001:db8::2"
+    assert uapi.format_address(key.dst, 10) == "2001:db8::2"

@@ -4,14 +4,20 @@
 from itertools import combinations_with_replacement
 from pathlib import Path
 
-from selftests.races.actors import ACTORS, AGAINST, ANSWERS, ELSEWHERE, pairs
+from selftests.races.actors import (
+    ACTORS,
+    ALLOWED_OUTCOMES,
+    ALLOWED_OUTCOMES_AGAINST,
+    EXCLUDED_PAIRS,
+    tested_pairs,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def _matrix() -> str:
     """Return the table that docs/races.md must contain."""
-    names, tested = list(ACTORS), set(pairs())
+    names, tested = list(ACTORS), set(tested_pairs())
     lines = ["| | " + " | ".join(str(number) for number in range(1, len(names) + 1)) + " |"]
     lines.append("|---" * (len(names) + 1) + "|")
     for number, other in enumerate(names, start=1):
@@ -24,13 +30,16 @@ def _matrix() -> str:
 def test_actor_pairs_are_tested_or_excluded_with_reason() -> None:
     """Every pair is either tested or excluded with a reason."""
     all_pairs = list(combinations_with_replacement(ACTORS, 2))
-    assert sorted(pairs() + list(ELSEWHERE)) == sorted(all_pairs)
-    assert all(ELSEWHERE.values())
+    assert sorted(tested_pairs() + list(EXCLUDED_PAIRS)) == sorted(all_pairs)
+    assert all(EXCLUDED_PAIRS.values())
 
 
 def test_outcome_tables_name_existing_actors_only() -> None:
     """The tables of outcomes and of excluded pairs name existing actors only."""
-    named_actors = {*ANSWERS, *(name for pair in (*AGAINST, *ELSEWHERE) for name in pair)}
+    named_actors = {
+        *ALLOWED_OUTCOMES,
+        *(name for pair in (*ALLOWED_OUTCOMES_AGAINST, *EXCLUDED_PAIRS) for name in pair),
+    }
     assert named_actors <= set(ACTORS)
 
 

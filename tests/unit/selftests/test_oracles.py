@@ -9,10 +9,17 @@ import pytest
 from fixtures.guest.bpf.bpf_attr import F_RDONLY, F_RDONLY_PROG, F_WRONLY, Command
 from fixtures.guest.net.flowtable import COUNTER, HW_OFFLOAD, SNOOP
 from selftests.model import bpf_cmds_oracle, flowtable_oracle, map_create_oracle
-from selftests.model.bpf_cmds_oracle import ENOTSUPP, Fd, Key, Memory, OnBatch, OnElement
-from selftests.model.flowtable_oracle import Known, Request
-from selftests.model.map_create_oracle import F_TOKEN_FD, FILE, NOTHING, READABLE, UNMAPPED
-from selftests.model.reference_model import TCP, UDP, Flow, Map, Space, World
+from selftests.model.bpf_cmds_oracle import (
+    ENOTSUPP,
+    BatchRequest,
+    ElemRequest,
+    Fd,
+    Key,
+    UserPointer,
+)
+from selftests.model.flowtable_oracle import FlowtableRequest, FlowtableState
+from selftests.model.map_create_oracle import BAD_FD, F_TOKEN_FD, OTHER_FD, READABLE, UNMAPPED
+from selftests.model.reference_model import TCP, UDP, Flow, FlowMap, Netns, ReferenceModel
 
 RDONLY_AND_WRONLY = F_RDONLY_PROG | F_RDONLY | F_WRONLY
 WITH_TOKEN_FD = F_RDONLY_PROG | F_TOKEN_FD
@@ -23,12 +30,12 @@ WITH_TOKEN_FD = F_RDONLY_PROG | F_TOKEN_FD
     [
         ({}, 0),
         ({"key_size": 1}, errno.EINVAL),
-        ({"btf_value_type_id": 1, "btf_fd": NOTHING}, errno.EBADF),
-        ({"btf_value_type_id": 1, "btf_fd": NOTHING, "key_size": 1}, errno.EINVAL),
-        ({"btf_value_type_id": 1, "btf_fd": NOTHING, "map_flags": RDONLY_AND_WRONLY}, errno.EBADF),
-        ({"btf_value_type_id": 1, "btf_fd": FILE}, errno.EINVAL),
-        ({"map_flags": WITH_TOKEN_FD, "map_token_fd": NOTHING, "key_size": 1}, errno.EBADF),
-        ({"map_flags": WITH_TOKEN_FD, "map_token_fd": NOTHING, "map_extra": 1}, errno.EINVAL),
+        ({"btf_value_type_id": 1, "btf_fd": BAD_FD}, errno.EBADF),
+        ({"btf_value_type_id": 1, "btf_fd": BAD_FD, "key_size": 1}, errno.EINVAL),
+        ({"btf_value_type_id": 1, "btf_fd": BAD_FD, "map_flags": RDONLY_AND_WRONLY}, errno.EBADF),
+        ({"btf_value_type_id": 1, "btf_fd": OTHER_FD}, errno.EINVAL),
+        ({"map_flags": WITH_TOKEN_FD, "map_token_fd": BAD_FD, "key_size": 1}, errno.EBADF),
+        ({"map_flags": WITH_TOKEN_FD, "map_token_fd": BAD_FD, "map_extra": 1}, errno.EINVAL),
         ({"excl_prog_hash": UNMAPPED, "excl_prog_hash_size": 32}, errno.EFAULT),
         ({"excl_prog_hash": UNMAPPED}, errno.EINVAL),
         ({"excl_prog_hash": READABLE, "excl_prog_hash_size": 32}, 0),
@@ -48,17 +55,21 @@ WITH_TOKEN_FD = F_RDONLY_PROG | F_TOKEN_FD
     ],
 )
 def test_map_create_several_errors_first_check_wins(
-    overrides: dict[str, map_create_oracle.Attribute], code: int
+    overrides: dict[str, map_create_oracle.AttrValue], code: int
 ) -> None:
     """The first failing check gives BPF_MAP_CREATE's errno."""
-    assert map_create_oracle.answer(map_create_oracle.Request(overrides))[0] == code
+    assert (
+        map_create_oracle.first_failing_check(map_create_oracle.CreateRequest(overrides))[0] == code
+    )
 
 
 def test_map_create_eperm_precedes_map_type_checks_only() -> None:
     """EPERM precedes the checks of the map type, and follows those that need no type."""
 
-    def unprivileged_errno(**overrides: map_create_oracle.Attribute) -> int:
-        return map_create_oracle.answer(map_create_oracle.Request(overrides, privileged=False))[0]
+    def unprivileged_errno(**overrides: map_create_oracle.AttrValue) -> int:
+        return map_create_oracle.first_failing_check(
+            map_create_oracle.CreateRequest(overrides, privileged=False)
+        )[0]
 
     assert (
         unprivileged_errno()
@@ -71,25 +82,29 @@ def test_map_create_eperm_precedes_map_type_checks_only() -> None:
 
 def test_map_create_fields_beyond_size_ignored() -> None:
     """Fields and non-zero bytes beyond the attribute size do not count."""
-    size_before_field = map_create_oracle.offset("btf_vmlinux_value_type_id")
+    size_before_field = map_create_oracle.field_offset("btf_vmlinux_value_type_id")
     assert (
-        map_create_oracle.answer(
-            map_create_oracle.Request({"btf_vmlinux_value_type_id": 1}, size_before_field)
+        map_create_oracle.first_failing_check(
+            map_create_oracle.CreateRequest({"btf_vmlinux_value_type_id": 1}, size_before_field)
         )[0]
         == 0
     )
     assert (
-        map_create_oracle.answer(
-            map_create_oracle.Request(attr_size=map_create_oracle.offset("max_entries"))
+        map_create_oracle.first_failing_check(
+            map_create_oracle.CreateRequest(attr_size=map_create_oracle.field_offset("max_entries"))
         )[0]
         == errno.EINVAL
     )
     assert (
-        map_create_oracle.answer(map_create_oracle.Request(nonzero_offset=map_create_oracle.END))[0]
+        map_create_oracle.first_failing_check(
+            map_create_oracle.CreateRequest(nonzero_offset=map_create_oracle.LAST_FIELD_END)
+        )[0]
         == 0
     )
     assert (
-        map_create_oracle.answer(map_create_oracle.Request(attr_size=mmap.PAGESIZE + 1))[0]
+        map_create_oracle.first_failing_check(
+            map_create_oracle.CreateRequest(attr_size=mmap.PAGESIZE + 1)
+        )[0]
         == errno.E2BIG
     )
 
@@ -100,29 +115,35 @@ ORDER = (Key.ORIGINAL, Key.REPLY)
 @pytest.mark.parametrize(
     ("request_", "code"),
     [
-        (OnElement(Command.MAP_LOOKUP_ELEM), 0),
-        (OnElement(Command.MAP_LOOKUP_ELEM, key=Key.UNKNOWN, value=Memory.NULL), errno.ENOENT),
-        (OnElement(Command.MAP_LOOKUP_ELEM, value=Memory.UNMAPPED), errno.EFAULT),
-        (OnElement(Command.MAP_LOOKUP_ELEM, Fd.MAP_WRONLY, flags=1), errno.EPERM),
-        (OnElement(Command.MAP_UPDATE_ELEM, flags=1), errno.EOPNOTSUPP),
-        (OnElement(Command.MAP_UPDATE_ELEM, flags=bpf_cmds_oracle.F_LOCK), errno.EINVAL),
-        (OnElement(Command.MAP_UPDATE_ELEM, flags=1 << 32), errno.EINVAL),
-        (OnElement(Command.MAP_UPDATE_ELEM, Fd.MAP_RDONLY), errno.EPERM),
-        (OnElement(Command.MAP_DELETE_ELEM), errno.EINVAL),
-        (OnElement(Command.MAP_DELETE_ELEM, value=Memory.NULL), errno.EOPNOTSUPP),
-        (OnElement(Command.MAP_GET_NEXT_KEY, key=Key.NULL), 0),
-        (OnElement(Command.MAP_GET_NEXT_KEY, key=Key.REPLY), errno.ENOENT),
-        (OnElement(Command.MAP_GET_NEXT_KEY, key=Key.RESERVED), errno.EINVAL),
-        (OnElement(Command.MAP_LOOKUP_AND_DELETE_ELEM, Fd.BAD_FD, flags=1), errno.EINVAL),
-        (OnElement(Command.MAP_LOOKUP_AND_DELETE_ELEM), ENOTSUPP),
-        (OnElement(Command.MAP_FREEZE, Fd.MAP_RDONLY, Key.NULL, Memory.NULL), ENOTSUPP),
-        (OnBatch(Command.MAP_LOOKUP_BATCH), errno.ENOENT),
-        (OnBatch(Command.MAP_LOOKUP_BATCH, count=2), 0),
-        (OnBatch(Command.MAP_LOOKUP_BATCH, count=0, keys=Memory.NULL), 0),
-        (OnBatch(Command.MAP_LOOKUP_BATCH, in_batch=Key.REPLY, keys=Memory.NULL), errno.ENOENT),
-        (OnBatch(Command.MAP_LOOKUP_BATCH, out_batch=Memory.NULL), errno.EFAULT),
-        (OnBatch(Command.MAP_UPDATE_BATCH, keys=Memory.NULL), ENOTSUPP),
-        (OnBatch(Command.MAP_DELETE_BATCH, Fd.MAP_RDONLY), errno.EPERM),
+        (ElemRequest(Command.MAP_LOOKUP_ELEM), 0),
+        (
+            ElemRequest(Command.MAP_LOOKUP_ELEM, key=Key.UNKNOWN, value=UserPointer.NULL),
+            errno.ENOENT,
+        ),
+        (ElemRequest(Command.MAP_LOOKUP_ELEM, value=UserPointer.UNMAPPED), errno.EFAULT),
+        (ElemRequest(Command.MAP_LOOKUP_ELEM, Fd.MAP_WRONLY, flags=1), errno.EPERM),
+        (ElemRequest(Command.MAP_UPDATE_ELEM, flags=1), errno.EOPNOTSUPP),
+        (ElemRequest(Command.MAP_UPDATE_ELEM, flags=bpf_cmds_oracle.F_LOCK), errno.EINVAL),
+        (ElemRequest(Command.MAP_UPDATE_ELEM, flags=1 << 32), errno.EINVAL),
+        (ElemRequest(Command.MAP_UPDATE_ELEM, Fd.MAP_RDONLY), errno.EPERM),
+        (ElemRequest(Command.MAP_DELETE_ELEM), errno.EINVAL),
+        (ElemRequest(Command.MAP_DELETE_ELEM, value=UserPointer.NULL), errno.EOPNOTSUPP),
+        (ElemRequest(Command.MAP_GET_NEXT_KEY, key=Key.NULL), 0),
+        (ElemRequest(Command.MAP_GET_NEXT_KEY, key=Key.REPLY), errno.ENOENT),
+        (ElemRequest(Command.MAP_GET_NEXT_KEY, key=Key.RESERVED), errno.EINVAL),
+        (ElemRequest(Command.MAP_LOOKUP_AND_DELETE_ELEM, Fd.BAD_FD, flags=1), errno.EINVAL),
+        (ElemRequest(Command.MAP_LOOKUP_AND_DELETE_ELEM), ENOTSUPP),
+        (ElemRequest(Command.MAP_FREEZE, Fd.MAP_RDONLY, Key.NULL, UserPointer.NULL), ENOTSUPP),
+        (BatchRequest(Command.MAP_LOOKUP_BATCH), errno.ENOENT),
+        (BatchRequest(Command.MAP_LOOKUP_BATCH, count=2), 0),
+        (BatchRequest(Command.MAP_LOOKUP_BATCH, count=0, keys=UserPointer.NULL), 0),
+        (
+            BatchRequest(Command.MAP_LOOKUP_BATCH, in_batch=Key.REPLY, keys=UserPointer.NULL),
+            errno.ENOENT,
+        ),
+        (BatchRequest(Command.MAP_LOOKUP_BATCH, out_batch=UserPointer.NULL), errno.EFAULT),
+        (BatchRequest(Command.MAP_UPDATE_BATCH, keys=UserPointer.NULL), ENOTSUPP),
+        (BatchRequest(Command.MAP_DELETE_BATCH, Fd.MAP_RDONLY), errno.EPERM),
     ],
     ids=[
         "lookup",
@@ -154,36 +175,44 @@ def test_map_cmd_several_errors_first_check_wins(
     request_: bpf_cmds_oracle.Request, code: int
 ) -> None:
     """The first failing check gives a map command's errno."""
-    assert bpf_cmds_oracle.answer(request_, ORDER) == code
+    assert bpf_cmds_oracle.expected_errno(request_, ORDER) == code
 
 
 def test_lookup_batch_returns_keys_after_in_batch() -> None:
     """BPF_MAP_LOOKUP_BATCH returns the keys after ``in_batch``, and none if it is unknown."""
-    assert bpf_cmds_oracle.handed_out(OnBatch(Command.MAP_LOOKUP_BATCH), ORDER) == list(ORDER)
-    second_key = OnBatch(Command.MAP_LOOKUP_BATCH, in_batch=Key.ORIGINAL, count=1)
-    assert bpf_cmds_oracle.handed_out(second_key, ORDER) == [Key.REPLY]
-    unknown = OnBatch(Command.MAP_LOOKUP_BATCH, in_batch=Key.UNKNOWN)
-    assert bpf_cmds_oracle.handed_out(unknown, ORDER) == []
+    assert bpf_cmds_oracle.expected_keys(BatchRequest(Command.MAP_LOOKUP_BATCH), ORDER) == list(
+        ORDER
+    )
+    second_key = BatchRequest(Command.MAP_LOOKUP_BATCH, in_batch=Key.ORIGINAL, count=1)
+    assert bpf_cmds_oracle.expected_keys(second_key, ORDER) == [Key.REPLY]
+    unknown = BatchRequest(Command.MAP_LOOKUP_BATCH, in_batch=Key.UNKNOWN)
+    assert bpf_cmds_oracle.expected_keys(unknown, ORDER) == []
 
 
 @pytest.mark.parametrize(
     ("request_", "code"),
     [
-        (Request(flags=SNOOP), 0),
-        (Request(flags=SNOOP | COUNTER), errno.EOPNOTSUPP),
-        (Request(flags=8, table="missing"), errno.EINVAL),
-        (Request(flags=SNOOP | COUNTER, family=flowtable_oracle.NETDEV), errno.ENOENT),
-        (Request(flags=HW_OFFLOAD), 0),
-        (Request(flags=HW_OFFLOAD, devices=("d0",)), errno.EOPNOTSUPP),
-        (Request(flags=HW_OFFLOAD, devices=("d9",)), 0),
-        (Request(devices=("d1",), d1_taken=True), errno.EEXIST),
-        (Request(devices=("d1",), d1_taken=True, flags=SNOOP), 0),
-        (Request(existing=Known()), errno.EEXIST),
-        (Request(existing=Known(), exclusive=False, flags=SNOOP), errno.EOPNOTSUPP),
-        (Request(existing=Known(SNOOP), exclusive=False), 0),
-        (Request(existing=Known(), exclusive=False, flags=COUNTER), 0),
-        (Request(existing=Known(), exclusive=False, priority=1), errno.EOPNOTSUPP),
-        (Request(devices=("d0", "d0", flowtable_oracle.LONG)), errno.EEXIST),
+        (FlowtableRequest(flags=SNOOP), 0),
+        (FlowtableRequest(flags=SNOOP | COUNTER), errno.EOPNOTSUPP),
+        (FlowtableRequest(flags=8, table="missing"), errno.EINVAL),
+        (FlowtableRequest(flags=SNOOP | COUNTER, family=flowtable_oracle.NETDEV), errno.ENOENT),
+        (FlowtableRequest(flags=HW_OFFLOAD), 0),
+        (FlowtableRequest(flags=HW_OFFLOAD, devices=("d0",)), errno.EOPNOTSUPP),
+        (FlowtableRequest(flags=HW_OFFLOAD, devices=("d9",)), 0),
+        (FlowtableRequest(devices=("d1",), d1_taken=True), errno.EEXIST),
+        (FlowtableRequest(devices=("d1",), d1_taken=True, flags=SNOOP), 0),
+        (FlowtableRequest(existing=FlowtableState()), errno.EEXIST),
+        (
+            FlowtableRequest(existing=FlowtableState(), exclusive=False, flags=SNOOP),
+            errno.EOPNOTSUPP,
+        ),
+        (FlowtableRequest(existing=FlowtableState(SNOOP), exclusive=False), 0),
+        (FlowtableRequest(existing=FlowtableState(), exclusive=False, flags=COUNTER), 0),
+        (
+            FlowtableRequest(existing=FlowtableState(), exclusive=False, priority=1),
+            errno.EOPNOTSUPP,
+        ),
+        (FlowtableRequest(devices=("d0", "d0", flowtable_oracle.OVERLONG_NAME)), errno.EEXIST),
     ],
     ids=[
         "snoop",
@@ -203,26 +232,32 @@ def test_lookup_batch_returns_keys_after_in_batch() -> None:
         "duplicate-device",
     ],
 )
-def test_newflowtable_several_errors_first_check_wins(request_: Request, code: int) -> None:
+def test_newflowtable_several_errors_first_check_wins(
+    request_: FlowtableRequest, code: int
+) -> None:
     """The first failing check gives NFT_MSG_NEWFLOWTABLE's errno."""
-    assert flowtable_oracle.answer(request_) == code
+    assert flowtable_oracle.expected_errno(request_) == code
 
 
 def test_newflowtable_update_adds_devices_unless_aborted() -> None:
     """An update adds flags and devices; an aborted transaction changes nothing."""
-    update = Request(existing=Known(0, ("d0",)), exclusive=False, flags=COUNTER, devices=("d1",))
-    assert flowtable_oracle.after(update) == Known(COUNTER, ("d0", "d1"))
-    aborted = Request(existing=Known(0, ("d0",)), exclusive=False, flags=COUNTER, aborted=True)
-    assert flowtable_oracle.after(aborted) == Known(0, ("d0",))
+    update = FlowtableRequest(
+        existing=FlowtableState(0, ("d0",)), exclusive=False, flags=COUNTER, devices=("d1",)
+    )
+    assert flowtable_oracle.expected_state(update) == FlowtableState(COUNTER, ("d0", "d1"))
+    aborted = FlowtableRequest(
+        existing=FlowtableState(0, ("d0",)), exclusive=False, flags=COUNTER, aborted=True
+    )
+    assert flowtable_oracle.expected_state(aborted) == FlowtableState(0, ("d0",))
 
 
-def _model() -> World:
+def _model() -> ReferenceModel:
     """Return a model of one router with a TCP flow, a UDP flow and a map."""
-    model = World()
-    model.namespaces["one"] = Space(router=True, source_tables={"fw", "fw4", "fw6"})
+    model = ReferenceModel()
+    model.namespaces["one"] = Netns(router=True, source_tables={"fw", "fw4", "fw6"})
     model.flows["tcp"] = Flow("one", TCP, 4, (b"a", b"b"))
     model.flows["udp"] = Flow("one", UDP, 4, (b"c", b"d"))
-    model.maps["map"] = Map("one", 8)
+    model.maps["map"] = FlowMap("one", 8)
     return model
 
 

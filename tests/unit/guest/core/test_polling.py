@@ -3,7 +3,7 @@
 
 import pytest
 
-from fixtures.guest.core.polling import DeadlinePassed, wait_for
+from fixtures.guest.core.polling import DeadlineExceeded, wait_for
 
 
 class FakeTime:
@@ -23,28 +23,28 @@ class FakeTime:
 
 def test_wait_for_true_condition_does_not_sleep() -> None:
     time = FakeTime()
-    assert wait_for("it", lambda: "yes", clock=time.clock, pause=time.sleep) == "yes"
+    assert wait_for("it", lambda: "yes", clock=time.clock, sleep=time.sleep) == "yes"
     assert time.slept == []
 
 
 def test_wait_for_doubles_interval_up_to_limit() -> None:
     time = FakeTime()
-    wait_for("it", lambda: time.now > 2, 5, interval=0.01, clock=time.clock, pause=time.sleep)
+    wait_for("it", lambda: time.now > 2, 5, interval=0.01, clock=time.clock, sleep=time.sleep)
     assert time.slept[:3] == [0.01, 0.02, 0.04]
     assert max(time.slept) == pytest.approx(0.2)
 
 
 def test_wait_for_deadline_error_has_description_and_last_result() -> None:
     time = FakeTime()
-    with pytest.raises(DeadlinePassed, match=r"waited 3 s for the flow to go; last seen: \[\]"):
-        wait_for("the flow to go", lambda: [], 3, clock=time.clock, pause=time.sleep)
+    with pytest.raises(DeadlineExceeded, match=r"waited 3 s for the flow to go; last seen: \[\]"):
+        wait_for("the flow to go", lambda: [], 3, clock=time.clock, sleep=time.sleep)
 
 
 def test_wait_for_deadline_is_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWMAP_DEADLINE_SCALE", "4")
     time = FakeTime()
-    with pytest.raises(DeadlinePassed, match="waited 8 s"):
-        wait_for("it", lambda: None, 2, clock=time.clock, pause=time.sleep)
+    with pytest.raises(DeadlineExceeded, match="waited 8 s"):
+        wait_for("it", lambda: None, 2, clock=time.clock, sleep=time.sleep)
     assert time.now >= 8
 
 
@@ -55,4 +55,4 @@ def test_wait_for_polls_once_more_after_stall() -> None:
         time.now += 1000
 
     results = iter([False, True])
-    assert wait_for("it", lambda: next(results), 1, clock=time.clock, pause=stall)
+    assert wait_for("it", lambda: next(results), 1, clock=time.clock, sleep=stall)

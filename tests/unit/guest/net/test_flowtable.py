@@ -26,7 +26,7 @@ def test_new_flowtable_with_wildcard_encodes_device_prefix() -> None:
 
 
 def test_flowtable_message_decodes_snoop_counters() -> None:
-    msg = netlink.message(
+    msg = netlink.build_message(
         FlowtableMessage,
         0xA16,
         0,

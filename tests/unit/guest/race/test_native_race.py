@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from fixtures.guest.race import native_race, native_race_plan
-from fixtures.host.compile.race_engine import compile_engine
+from fixtures.host.compile.race_engine import compile_race_engine
 
 ROUNDS = 50
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_engine(cache=tmp_path_factory.mktemp("cache"))
+    return compile_race_engine(cache=tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)
@@ -24,21 +24,21 @@ def _engine_path(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWMAP_ENGINE", str(program))
 
 
-def _thread(name: str, cpu: int = 0) -> native_race_plan.Thread:
+def _thread(name: str, cpu: int = 0) -> native_race_plan.ThreadPlan:
     cpus = sorted(os.sched_getaffinity(0))
     if cpu >= len(cpus):
         pytest.skip(f"{cpu + 1} threads need as many CPUs")
-    return native_race_plan.Thread(name, cpus[cpu])
+    return native_race_plan.ThreadPlan(name, cpus[cpu])
 
 
 def test_outcome_is_result_of_steps() -> None:
     thread = _thread("one")
     content = thread.buffer(b"as it is")
-    thread.expect(content, 3, b"it")
+    thread.expect_buffer(content, 3, b"it")
     report = native_race.run([thread], ROUNDS)
     assert report.outcomes("one") == {"ok": ROUNDS}
 
-    thread.expect(content, 0, b"otherwise")
+    thread.expect_buffer(content, 0, b"otherwise")
     with pytest.raises(AssertionError, match="expectation beyond its buffer"):
         native_race.run([thread], ROUNDS)
 
@@ -46,7 +46,7 @@ def test_outcome_is_result_of_steps() -> None:
 def test_first_failing_step_ends_round() -> None:
     thread = _thread("one")
     content = thread.buffer(b"as it is")
-    thread.expect(content, 0, b"is")
+    thread.expect_buffer(content, 0, b"is")
     thread.close(native_race_plan.Register(0))  # would be EBADF
     assert native_race.run([thread], ROUNDS).outcomes("one") == {"EILSEQ": ROUNDS}
 
@@ -54,12 +54,12 @@ def test_first_failing_step_ends_round() -> None:
 def test_tolerated_errno_skips_dependent_steps() -> None:
     thread = _thread("one")
     content = thread.buffer(b"as it is")
-    thread.expect(content, 0, b"other", forgive=errno.EILSEQ, skip=1)
-    thread.expect(content, 0, b"is")
+    thread.expect_buffer(content, 0, b"other", tolerate=errno.EILSEQ, skip=1)
+    thread.expect_buffer(content, 0, b"is")
     thread.times = 3
     report = native_race.run([thread], ROUNDS)
     assert report.outcomes("one") == {"ok": ROUNDS}
-    assert report.forgiven == {"one": 3 * ROUNDS}
+    assert report.tolerated == {"one": 3 * ROUNDS}
 
 
 def test_rounds_of_two_threads_overlap() -> None:
@@ -67,7 +67,7 @@ def test_rounds_of_two_threads_overlap() -> None:
     for thread in threads:
         content = thread.buffer(bytes(64))
         for _ in range(100):
-            thread.expect(content, 0, bytes(64))
+            thread.expect_buffer(content, 0, bytes(64))
         thread.times = 50
     report = native_race.run(threads, ROUNDS, jitter=0)
     assert report.rounds == ROUNDS
@@ -87,7 +87,7 @@ def test_same_seed_repeats_waits() -> None:
 
 @pytest.mark.parametrize("damage", ["truncated", "trailing_data", "wrong_version"])
 def test_damaged_plan_is_rejected(program: Path, tmp_path: Path, damage: str) -> None:
-    plan = native_race_plan.packed([_thread("one")], 5, 7, 0.0, 1.0)
+    plan = native_race_plan.pack_plan([_thread("one")], 5, 7, 0.0, 1.0)
     if damage == "truncated":
         plan = plan[:-1]
     elif damage == "trailing_data":

@@ -8,35 +8,35 @@ import pytest
 
 from fixtures.guest.core import child_process
 from fixtures.guest.race import python_race
-from fixtures.guest.race.python_race import Call, Report
+from fixtures.guest.race.python_race import RaceReport, TimedCall
 
 two_cpus = pytest.mark.skipif(
     len(os.sched_getaffinity(0)) < 2, reason="races need two CPUs; this machine has one"
 )
 
 
-def _report(*pairs: tuple[Call, Call]) -> Report:
-    return Report(7, {"one": [a for a, _ in pairs], "other": [b for _, b in pairs]})
+def _report(*pairs: tuple[TimedCall, TimedCall]) -> RaceReport:
+    return RaceReport(7, {"one": [a for a, _ in pairs], "other": [b for _, b in pairs]})
 
 
 def test_overlapping_rounds_are_counted() -> None:
-    overlapping = (Call(0, 10, 0), Call(5, 15, 0))
-    disjoint = (Call(0, 10, 0), Call(10, 15, 0))
+    overlapping = (TimedCall(0, 10, 0), TimedCall(5, 15, 0))
+    disjoint = (TimedCall(0, 10, 0), TimedCall(10, 15, 0))
     report = _report(overlapping, disjoint, overlapping)
     assert (report.rounds, report.overlaps) == (3, 2)
 
 
 def test_race_without_overlap_fails() -> None:
-    report = _report((Call(0, 1, 0), Call(2, 3, 0)))
+    report = _report((TimedCall(0, 1, 0), TimedCall(2, 3, 0)))
     with pytest.raises(AssertionError, match="overlapped in too few rounds"):
-        report.require({"one": {"ok"}, "other": {"ok"}})
+        report.require_outcomes({"one": {"ok"}, "other": {"ok"}})
 
 
 def test_unexpected_outcome_fails_with_seed() -> None:
-    report = _report((Call(0, 9, errno.EBUSY), Call(2, 3, 0)))
+    report = _report((TimedCall(0, 9, errno.EBUSY), TimedCall(2, 3, 0)))
     with pytest.raises(AssertionError, match=r"one got \['EBUSY'\](.|\n)*seed 7"):
-        report.require({"one": {"ok"}, "other": {"ok"}})
-    report.require({"one": {"ok", "EBUSY"}, "other": {"ok"}})
+        report.require_outcomes({"one": {"ok"}, "other": {"ok"}})
+    report.require_outcomes({"one": {"ok", "EBUSY"}, "other": {"ok"}})
 
 
 @two_cpus
@@ -62,5 +62,5 @@ def test_failing_actor_fails_race_without_blocking_others() -> None:
 
 def test_killed_child_is_distinguished_from_exception() -> None:
     with pytest.raises(child_process.ChildFailed, match="died with wait status"):
-        child_process.in_child(lambda: os._exit(3))
-    assert child_process.in_child(os.getpid) != os.getpid()
+        child_process.run_in_child(lambda: os._exit(3))
+    assert child_process.run_in_child(os.getpid) != os.getpid()

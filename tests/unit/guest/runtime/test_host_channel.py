@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from fixtures.flowmap import uapi
-from fixtures.guest.kernel.drgn_client import KernelMemory
+from fixtures.guest.kernel.drgn_client import DrgnClient
 from fixtures.guest.runtime.host_channel import HostChannel, write_message
 from fixtures.guest.runtime.pytest_server import ForkedTest, PytestServer
 from fixtures.guest.runtime.virtio_port import VirtioPort
@@ -118,17 +118,17 @@ def test_snoop_entry_has_flow_map_key() -> None:
         queries.append(question)
         return {"found": [{**table, "buckets": 64, "entries": [_entry()]}]}
 
-    found = KernelMemory(answer).table_of(3)
+    found = DrgnClient(answer).snoop_table_of(3)
     (entry,) = found.entries
-    assert (found.buckets, entry.bucket) == (64, 0x1000)
+    assert (found.bucket_count, entry.bucket_address) == (64, 0x1000)
     assert queries == [{"what": "tables", "text": 1, "code": 2}]
-    expected = uapi.key(17, "192.0.2.2", "198.51.100.2", 40000, 7000, 21, layers=[(7, 0x8100)])
+    expected = uapi.make_key(17, "192.0.2.2", "198.51.100.2", 40000, 7000, 21, encap=[(7, 0x8100)])
     assert bytes(entry.key) == bytes(expected)
 
 
 @pytest.mark.usefixtures("_known_addresses")
 def test_unavailable_memory_skips_and_corrupt_memory_fails() -> None:
     with pytest.raises(pytest.skip.Exception, match="no DWARF"):
-        KernelMemory(lambda _: {"unavailable": "vmlinux has no DWARF"}).tables()
+        DrgnClient(lambda _: {"unavailable": "vmlinux has no DWARF"}).tables()
     with pytest.raises(AssertionError, match="loops"):
-        KernelMemory(lambda _: {"error": "Corrupt: loops"}).tables()
+        DrgnClient(lambda _: {"error": "Corrupt: loops"}).tables()

@@ -42,14 +42,14 @@ def _tried_examples(seed: int) -> list[int]:
         tried.append(item)
 
     random.seed(seed)
-    hypothesis_support.explore(attempt, 20, item=st.integers(0, 1 << 60))
+    hypothesis_support.run_examples(attempt, 20, item=st.integers(0, 1 << 60))
     return tried
 
 
 def test_failing_state_machine_has_shortest_sequence_as_test() -> None:
     random.seed(1)
     with pytest.raises(AssertionError) as failure:
-        hypothesis_support.explore_machine(Counter, 100, 20)
+        hypothesis_support.run_state_machine(Counter, 100, 20)
     text = failure.value.__notes__[-1]
     assert text.startswith("As a test:\n\nfrom ")
     code = text.removeprefix("As a test:\n\n")
@@ -70,9 +70,9 @@ def test_failure_archives_database_that_can_be_replayed(
 
     monkeypatch.setenv("FLOWMAP_ARTEFACTS", str(tmp_path))
     with pytest.raises(AssertionError):
-        hypothesis_support.explore(attempt, 50, item=st.integers(0, 1 << 60))
+        hypothesis_support.run_examples(attempt, 50, item=st.integers(0, 1 << 60))
     # A single example is the simplest one, 0, which passes.
-    hypothesis_support.explore(attempt, 1, item=st.integers(0, 1 << 60))
+    hypothesis_support.run_examples(attempt, 1, item=st.integers(0, 1 << 60))
     with tarfile.open(tmp_path / hypothesis_support.DATABASE) as archive:
         archive.extraction_filter = lambda member, _path: (
             member
@@ -81,12 +81,12 @@ def test_failure_archives_database_that_can_be_replayed(
 
     monkeypatch.setenv("FLOWMAP_EXAMPLES", str(tmp_path / "examples"))
     with pytest.raises(AssertionError):
-        hypothesis_support.explore(attempt, 1, item=st.integers(0, 1 << 60))
+        hypothesis_support.run_examples(attempt, 1, item=st.integers(0, 1 << 60))
 
 
 def test_passing_run_writes_no_artefact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWMAP_ARTEFACTS", str(tmp_path))
-    hypothesis_support.explore(lambda item: None, 5, item=st.booleans())  # noqa: ARG005
+    hypothesis_support.run_examples(lambda item: None, 5, item=st.booleans())  # noqa: ARG005
     assert list(tmp_path.iterdir()) == []
 
 
@@ -100,7 +100,7 @@ def test_examples_reduced_on_slow_kernels(
     monkeypatch: pytest.MonkeyPatch, scale: str, count: int
 ) -> None:
     monkeypatch.setenv("FLOWMAP_DEADLINE_SCALE", scale)
-    assert hypothesis_support.affordable(40) == count
+    assert hypothesis_support.scaled_examples(40) == count
 
 
 def test_iterations_scale_increases_examples(monkeypatch: pytest.MonkeyPatch) -> None:

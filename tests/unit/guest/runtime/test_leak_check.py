@@ -70,10 +70,10 @@ def test_struct_net_is_freed_by_next_netns_deletion(monkeypatch: pytest.MonkeyPa
     flushed = replace(before, slabs={"net_namespace": 2})
     states = iter([pending, flushed])
     cycled: list[object] = []
-    monkeypatch.setattr(leak_check, "take", lambda: next(states))
+    monkeypatch.setattr(leak_check, "read_kernel_state", lambda: next(states))
     monkeypatch.setattr(leak_check, "kmemleak", lambda _: [])
-    monkeypatch.setattr(child_process, "in_child", cycled.append)
-    assert leak_check.compare(before) == []
+    monkeypatch.setattr(child_process, "run_in_child", cycled.append)
+    assert leak_check.find_leaks(before) == []
     assert cycled == [leak_check._cycle_netns]
 
 
@@ -84,16 +84,18 @@ def test_spare_netns_is_used_before_creating_one(
     states = iter([4, 2, 5, 3, 3])
     cycled: list[object] = []
     monkeypatch.setattr(
-        leak_check, "take", lambda: replace(before, slabs={"net_namespace": next(states, 3)})
+        leak_check,
+        "read_kernel_state",
+        lambda: replace(before, slabs={"net_namespace": next(states, 3)}),
     )
     monkeypatch.setattr(leak_check, "kmemleak", lambda _: [])
-    monkeypatch.setattr(child_process, "in_child", cycled.append)
-    monkeypatch.setattr(netns, "open_new", lambda: os.open("/dev/null", os.O_RDONLY))
+    monkeypatch.setattr(child_process, "run_in_child", cycled.append)
+    monkeypatch.setattr(netns, "open_unnamed", lambda: os.open("/dev/null", os.O_RDONLY))
     spare = leak_check.SpareNetns()
-    assert leak_check.compare(before, spare=spare) == []
+    assert leak_check.find_leaks(before, spare=spare) == []
     assert not cycled
     # The next test in this VM has no spare netns; a struct net that stays is still a leak.
-    assert leak_check.compare(before, seconds=0.2, spare=spare) == [
+    assert leak_check.find_leaks(before, seconds=0.2, spare=spare) == [
         "slab net_namespace: 1 object(s)"
     ]
     assert cycled
@@ -101,23 +103,30 @@ def test_spare_netns_is_used_before_creating_one(
 
 def test_struct_net_that_is_never_freed_is_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
     before = replace(BEFORE, slabs={"net_namespace": 1})
-    monkeypatch.setattr(leak_check, "take", lambda: replace(before, slabs={"net_namespace": 3}))
+    monkeypatch.setattr(
+        leak_check, "read_kernel_state", lambda: replace(before, slabs={"net_namespace": 3})
+    )
     monkeypatch.setattr(leak_check, "kmemleak", lambda _: [])
-    monkeypatch.setattr(child_process, "in_child", lambda _: None)
-    assert leak_check.compare(before, seconds=0.1) == ["slab net_namespace: 2 object(s)"]
+    monkeypatch.setattr(child_process, "run_in_child", lambda _: None)
+    assert leak_check.find_leaks(before, seconds=0.1) == ["slab net_namespace: 2 object(s)"]
 
 
 def test_leak_check_waits_for_late_frees(monkeypatch: pytest.MonkeyPatch) -> None:
     states = iter([replace(BEFORE, maps=frozenset({1, 2})), BEFORE])
-    monkeypatch.setattr(leak_check, "take", lambda: next(states))
+    monkeypatch.setattr(leak_check, "read_kernel_state", lambda: next(states))
     monkeypatch.setattr(leak_check, "kmemleak", lambda _: [])
-    assert leak_check.compare(BEFORE) == []
+    assert leak_check.find_leaks(BEFORE) == []
 
 
 def test_leak_check_reports_after_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leak_check, "take", lambda: replace(BEFORE, maps=frozenset({1, 2})))
+    monkeypatch.setattr(
+        leak_check, "read_kernel_state", lambda: replace(BEFORE, maps=frozenset({1, 2}))
+    )
     monkeypatch.setattr(leak_check, "kmemleak", lambda _: ["kmemleak: unreferenced object"])
-    assert leak_check.compare(BEFORE, seconds=0) == ["BPF map 2", "kmemleak: unreferenced object"]
+    assert leak_check.find_leaks(BEFORE, seconds=0) == [
+        "BPF map 2",
+        "kmemleak: unreferenced object",
+    ]
 
 
 def test_kmemleak_scan_waits_for_minimum_age(

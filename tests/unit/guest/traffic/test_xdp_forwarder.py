@@ -6,7 +6,7 @@ import socket
 import struct
 
 from fixtures.guest.traffic import rx_capture
-from fixtures.guest.traffic.xdp_forwarder import PROGRAM, Fate
+from fixtures.guest.traffic.xdp_forwarder import PROGRAM, ForwardResult
 from fixtures.host.util.paths import ROOT
 
 
@@ -15,8 +15,8 @@ def test_results_match_enum_of_program() -> None:
     found = re.search(r"enum forward_result \{(.*?)\}", source, re.S)
     assert found
     words = re.sub(r"/\*.*?\*/", "", found[1])
-    assert re.findall(r"\w+", words) == [result.name for result in Fate]
-    assert [*Fate] == [*range(len(Fate))]
+    assert re.findall(r"\w+", words) == [result.name for result in ForwardResult]
+    assert [*ForwardResult] == [*range(len(ForwardResult))]
 
 
 def test_rx_capture_restores_vlan_tag() -> None:

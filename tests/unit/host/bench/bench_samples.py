@@ -4,27 +4,35 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fixtures.host.model.bench_results import INSTRUCTIONS, OWN, Bench, Figure, Missing
+from fixtures.host.model.bench_results import (
+    INSTRUCTIONS,
+    PATCHED_PROFILE,
+    BenchResults,
+    FailedMeasurement,
+    Measurement,
+)
 
 
-def figure(
+def make_measurement(
     name: str,
     *samples: float,
     machine: str = INSTRUCTIONS,
-    profile: str = OWN,
+    profile: str = PATCHED_PROFILE,
     unit: str = "time",
     **case: Any,
-) -> Figure:
+) -> Measurement:
     """Return a measurement with these samples."""
-    return Figure(
+    return Measurement(
         name=name, profile=profile, machine=machine, unit=unit, samples=samples, case=case
     )
 
 
-def bench(figures: Sequence[Figure], missing: Sequence[Missing] = ()) -> Bench:
+def make_bench_results(
+    figures: Sequence[Measurement], missing: Sequence[FailedMeasurement] = ()
+) -> BenchResults:
     """Return a run with these measurements."""
-    return Bench(
-        kernels={OWN: "7.3.4 (abc)"},
+    return BenchResults(
+        kernels={PATCHED_PROFILE: "7.3.4 (abc)"},
         accel="tcg",
         qemu="QEMU emulator version 7.2",
         host={"cpu": "a processor"},

@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 
 from fixtures.host.bench import plots
-from tests.unit.host.bench.bench_samples import bench, figure
+from tests.unit.host.bench.bench_samples import make_bench_results, make_measurement
 
 pytest.importorskip("matplotlib", reason="only the tox environments bench and unit have it")
 
-_RUN = bench(
+_RUN = make_bench_results(
     [
-        figure("lookup", 1.0, 2.0, by="flow map"),
-        figure("lookup", 2.0, by="kfunc"),
-        figure("add", 900.0, tables=0),
-        figure("add", 874.0, tables=0, profile="unpatched"),
-        figure("dump at size", 3500.0, flows=1000),
-        figure("dump at size", 3100.0, flows=10000),
+        make_measurement("lookup", 1.0, 2.0, by="flow map"),
+        make_measurement("lookup", 2.0, by="kfunc"),
+        make_measurement("add", 900.0, tables=0),
+        make_measurement("add", 874.0, tables=0, profile="unpatched"),
+        make_measurement("dump at size", 3500.0, flows=1000),
+        make_measurement("dump at size", 3100.0, flows=10000),
     ]
 )
 

@@ -5,17 +5,29 @@ from typing import Any
 
 import pytest
 
-from fixtures.host.bench.markdown_table import figure_table, goal_table, markdown, number
-from fixtures.host.bench.thresholds import goals
-from fixtures.host.model.bench_results import INSTRUCTIONS, SUITE, TIME, WITHOUT, Figure, Missing
-from tests.unit.host.bench.bench_samples import bench, figure
+from fixtures.host.bench.markdown_table import (
+    format_number,
+    goal_table,
+    markdown,
+    measurement_table,
+)
+from fixtures.host.bench.thresholds import evaluate_goals
+from fixtures.host.model.bench_results import (
+    HARNESS_PROFILE,
+    INSTRUCTIONS,
+    TIME,
+    UNPATCHED_PROFILE,
+    FailedMeasurement,
+    Measurement,
+)
+from tests.unit.host.bench.bench_samples import make_bench_results, make_measurement
 
 
-def _lookups(own: float) -> list[Figure]:
+def _lookups(own: float) -> list[Measurement]:
     return [
-        figure("lookup", own, by="flow map"),
-        figure("lookup", 200.0, by="kfunc"),
-        figure("lookup", 100.0, by="plain hash"),
+        make_measurement("lookup", own, by="flow map"),
+        make_measurement("lookup", 200.0, by="kfunc"),
+        make_measurement("lookup", 100.0, by="plain hash"),
     ]
 
 
@@ -23,18 +35,20 @@ def _lookups(own: float) -> list[Figure]:
     ("own", "met"), [(150.0, [True, True]), (200.0, [True, False]), (201.0, [False, False])]
 )
 def test_lookup_goals(own: float, met: list[bool]) -> None:
-    found = goals(bench(_lookups(own)))
+    found = evaluate_goals(make_bench_results(_lookups(own)))
     assert [goal.met for goal in found] == met
     assert [goal.limit for goal in found] == [1.0, 1.5]
 
 
 def test_flow_add_del_is_compared_with_unpatched_kernel() -> None:
-    found = goals(
-        bench(
+    found = evaluate_goals(
+        make_bench_results(
             [
-                figure("add", 882.0, tables=0, of="snoop table"),
-                figure("add", 1500.0, tables=1, of="snoop table"),
-                figure("add", 874.0, tables=0, of="snoop table", profile=WITHOUT),
+                make_measurement("add", 882.0, tables=0, of="snoop table"),
+                make_measurement("add", 1500.0, tables=1, of="snoop table"),
+                make_measurement(
+                    "add", 874.0, tables=0, of="snoop table", profile=UNPATCHED_PROFILE
+                ),
             ]
         )
     )
@@ -43,35 +57,43 @@ def test_flow_add_del_is_compared_with_unpatched_kernel() -> None:
 
 def test_scaling_goal_compares_largest_with_smallest() -> None:
     cost = {100_000: 180.0, 10_000: 500.0, 1_000: 90.0}
-    (goal,) = goals(bench([figure("lookup at size", cost[size], flows=size) for size in cost]))
-    assert (goal.over.case["flows"], goal.under.case["flows"]) == (100_000, 1_000)
+    (goal,) = evaluate_goals(
+        make_bench_results(
+            [make_measurement("lookup at size", cost[size], flows=size) for size in cost]
+        )
+    )
+    assert (goal.numerator.case["flows"], goal.denominator.case["flows"]) == (100_000, 1_000)
     assert goal.ratio == 2.0
     assert goal.met
 
 
 def test_forwarding_has_a_goal_for_each_packet_size() -> None:
-    def costs(octets: int, nft: float, own: float) -> list[Figure]:
+    def costs(octets: int, nft: float, own: float) -> list[Measurement]:
         case: dict[str, Any] = {"octets": octets, "flows": 1, "nat": ""}
         return [
-            figure("forward", nft, by="nft flowtable", **case),
-            figure("forward", own, by="flow map", **case),
+            make_measurement("forward", nft, by="nft flowtable", **case),
+            make_measurement("forward", own, by="flow map", **case),
         ]
 
-    found = goals(bench(costs(64, 4000.0, 2000.0) + costs(1400, 4000.0, 2001.0)))
+    found = evaluate_goals(
+        make_bench_results(costs(64, 4000.0, 2000.0) + costs(1400, 4000.0, 2001.0))
+    )
     assert [goal.met for goal in found] == [True, False]
     assert "64 octets" in found[0].text
 
 
 def test_missing_measurement_has_no_goal_and_no_table() -> None:
-    assert goals(bench([figure("lookup", 1.0, by="flow map")])) == []
+    assert (
+        evaluate_goals(make_bench_results([make_measurement("lookup", 1.0, by="flow map")])) == []
+    )
     assert goal_table([]) == ""
 
 
 def test_markdown_has_kernel_accelerator_goals_and_missing() -> None:
-    lost = Missing(
+    lost = FailedMeasurement(
         part="mirror", profile="unpatched", machine=INSTRUCTIONS, measurement="m", why="panic"
     )
-    page = markdown(bench(_lookups(201.0), [lost]))
+    page = markdown(make_bench_results(_lookups(201.0), [lost]))
     for part in ("bench 7.3.4 (abc)", "Time by tcg", "| **no** |", "≤ 1.5", "panic"):
         assert part in page
     rows = [line for line in page.splitlines() if line.startswith("|")]
@@ -82,24 +104,32 @@ def test_markdown_has_kernel_accelerator_goals_and_missing() -> None:
     ("value", "text"), [(12345.6, "12,346"), (123.4, "123"), (12.34, "12.3"), (0.5, "0.5")]
 )
 def test_numbers_have_three_significant_digits(value: float, text: str) -> None:
-    assert number(value) == text
+    assert format_number(value) == text
 
 
 def test_figure_table_has_cases_and_packet_rate() -> None:
     case: dict[str, Any] = {"by": "nft flowtable", "octets": 64, "flows": 1000, "nat": ""}
-    text = figure_table([figure("forward", 2000.0, machine=TIME, **case)])
+    text = measurement_table([make_measurement("forward", 2000.0, machine=TIME, **case)])
     assert "by nft flowtable, octets 64, flows 1,000 |" in text
     assert "500,000 packets/s" in text
 
 
 def test_harness_is_compared_with_vng_and_with_one_worker() -> None:
-    found = goals(
-        bench(
+    found = evaluate_goals(
+        make_bench_results(
             [
-                figure("first line", 0.3e9, machine=TIME, profile=SUITE, how="restored"),
-                figure("first line", 6e9, machine=TIME, profile=SUITE, how="vng --exec true"),
-                figure("run of snoop's tests", 160e9, machine=TIME, profile=SUITE, workers=1),
-                figure("run of snoop's tests", 101e9, machine=TIME, profile=SUITE, workers=2),
+                make_measurement(
+                    "first line", 0.3e9, machine=TIME, profile=HARNESS_PROFILE, how="restored"
+                ),
+                make_measurement(
+                    "first line", 6e9, machine=TIME, profile=HARNESS_PROFILE, how="vng --exec true"
+                ),
+                make_measurement(
+                    "run of snoop's tests", 160e9, machine=TIME, profile=HARNESS_PROFILE, workers=1
+                ),
+                make_measurement(
+                    "run of snoop's tests", 101e9, machine=TIME, profile=HARNESS_PROFILE, workers=2
+                ),
             ]
         )
     )

@@ -34,20 +34,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", vm_profile.known())
+@pytest.mark.parametrize("name", vm_profile.profile_names())
 def test_project_profile_loads(name: str) -> None:
-    loaded = vm_profile.load(name)
-    assert kconfig.load(vm_profile.FOLDER, loaded.kernel.fragments)
+    loaded = vm_profile.load_profile(name)
+    assert kconfig.load_fragments(vm_profile.VMCONFIGS, loaded.kernel.fragments)
 
 
 def test_unpatched_profile_has_no_series() -> None:
-    loaded = vm_profile.load("unpatched")
+    loaded = vm_profile.load_profile("unpatched")
     assert loaded.kernel.series is None
     assert "flowmap.config" not in loaded.kernel.fragments
 
 
 def test_profile_has_every_key(folder: Path) -> None:
-    loaded = vm_profile.load("base", folder)
+    loaded = vm_profile.load_profile("base", folder)
     assert loaded.kernel.tarball_url == "https://example.org/v9.x/linux-9.1.2.tar.xz"
     assert loaded.kernel.tarball_sha256 is None
     assert loaded.vm == vm_profile.VmProfile(512, 2, ("quiet",), 1.0)
@@ -55,7 +55,7 @@ def test_profile_has_every_key(folder: Path) -> None:
 
 def test_profile_overrides_keys_of_extended_profile(folder: Path) -> None:
     (folder / "slow.toml").write_text('extends = "base"\n[kernel]\nseries = ""\n[vm]\ncpus = 1\n')
-    loaded = vm_profile.load("slow", folder)
+    loaded = vm_profile.load_profile("slow", folder)
     assert (loaded.vm.cpus, loaded.vm.memory_mib) == (1, 512)
     assert loaded.kernel.series is None
 
@@ -63,7 +63,7 @@ def test_profile_overrides_keys_of_extended_profile(folder: Path) -> None:
 def error_message(folder: Path, name: str = "base") -> str:
     """Return the error message for an invalid profile."""
     with pytest.raises(UserError) as caught:
-        vm_profile.load(name, folder)
+        vm_profile.load_profile(name, folder)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

@@ -7,55 +7,60 @@ from pathlib import Path
 import pytest
 
 from fixtures.host.coverage import exclusions, render
-from fixtures.host.coverage.classify import judge
-from fixtures.host.coverage.gcov import Line
-from fixtures.host.model.coverage_results import Reason, State
+from fixtures.host.coverage.classify import classify_lines
+from fixtures.host.coverage.gcov import LineCount
+from fixtures.host.model.coverage_results import Exclusion, LineState
 from fixtures.host.util.errors import UserError
 
 ADDED = {"net/a.c": {3: "int x;", 4: "\tif (bad)", 5: "\t\treturn -ENOMEM;", 9: "\treturn 0;"}}
 RAN = {
     "net/a.c": {
-        4: Line(7, "make", (7, 0)),
-        5: Line(0, "make", ()),
-        9: Line(7, "make", ()),
+        4: LineCount(7, "make", (7, 0)),
+        5: LineCount(0, "make", ()),
+        9: LineCount(7, "make", ()),
     }
 }
-NO_MEMORY = Reason("net/a.c", "make", ("return -ENOMEM;",), "nothing fails")
+NO_MEMORY = Exclusion("net/a.c", "make", ("return -ENOMEM;",), "nothing fails")
 
 
-def _states(*known: Reason) -> list[State]:
-    return [line.state for line in judge(ADDED, RAN, known).files["net/a.c"]]
+def _states(*known: Exclusion) -> list[LineState]:
+    return [line.state for line in classify_lines(ADDED, RAN, known).files["net/a.c"]]
 
 
 def test_unreached_line_differs_from_line_without_code() -> None:
-    assert _states() == [State.NO_CODE, State.REACHED, State.UNREACHED, State.REACHED]
-    assert not judge(ADDED, RAN, []).ok
+    assert _states() == [
+        LineState.NO_CODE,
+        LineState.REACHED,
+        LineState.UNREACHED,
+        LineState.REACHED,
+    ]
+    assert not classify_lines(ADDED, RAN, []).ok
 
 
 def test_excluded_line_is_ok() -> None:
-    known = judge(ADDED, RAN, [NO_MEMORY])
-    assert known.lines(State.REASONED) == 1
+    known = classify_lines(ADDED, RAN, [NO_MEMORY])
+    assert known.lines(LineState.EXCLUDED) == 1
     assert known.ok
 
 
 @pytest.mark.parametrize(
     "reason",
     [
-        Reason("net/b.c", "make", ("return -ENOMEM;",), "another file"),
-        Reason("net/a.c", "other", ("return -ENOMEM;",), "another function"),
-        Reason("net/a.c", "make", ("return -EINVAL;",), "another line"),
-        Reason("net/a.c", "make", ("return 0;",), "a line that ran"),
+        Exclusion("net/b.c", "make", ("return -ENOMEM;",), "another file"),
+        Exclusion("net/a.c", "other", ("return -ENOMEM;",), "another function"),
+        Exclusion("net/a.c", "make", ("return -EINVAL;",), "another line"),
+        Exclusion("net/a.c", "make", ("return 0;",), "a line that ran"),
     ],
     ids=lambda reason: reason.reason,
 )
-def test_exclusion_without_unreached_line_is_stale(reason: Reason) -> None:
-    known = judge(ADDED, RAN, [NO_MEMORY, reason])
+def test_exclusion_without_unreached_line_is_stale(reason: Exclusion) -> None:
+    known = classify_lines(ADDED, RAN, [NO_MEMORY, reason])
     assert known.stale == [reason]
     assert not known.ok
 
 
 def test_counts_are_written_to_reports(tmp_path: Path) -> None:
-    known = judge(ADDED, RAN, [])
+    known = classify_lines(ADDED, RAN, [])
     assert known.branches() == (1, 2)
     assert known.percent == pytest.approx(200 / 3)
     render.write(known, tmp_path)
@@ -66,10 +71,10 @@ def test_counts_are_written_to_reports(tmp_path: Path) -> None:
     assert "1 of 2 branches" in (tmp_path / "coverage.html").read_text()
 
 
-def _load(folder: Path, text: str) -> list[Reason]:
-    path = folder / exclusions.NAME
+def _load(folder: Path, text: str) -> list[Exclusion]:
+    path = folder / exclusions.FILE_NAME
     path.write_text(text)
-    return exclusions.load(path)
+    return exclusions.load_exclusions(path)
 
 
 ENTRY = """\
@@ -83,7 +88,7 @@ reason = "nothing fails"
 
 def test_exclusions_are_read(tmp_path: Path) -> None:
     assert _load(tmp_path, ENTRY) == [NO_MEMORY]
-    assert exclusions.load(tmp_path / "none.toml") == []
+    assert exclusions.load_exclusions(tmp_path / "none.toml") == []
 
 
 @pytest.mark.parametrize(
@@ -101,4 +106,4 @@ def test_malformed_exclusion_error_is_one_line(tmp_path: Path, text: str, messag
     with pytest.raises(UserError, match=message) as caught:
         _load(tmp_path, text)
     assert "\n" not in str(caught.value)
-    assert exclusions.NAME in str(caught.value)
+    assert exclusions.FILE_NAME in str(caught.value)

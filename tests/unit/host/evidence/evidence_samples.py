@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from fixtures.host.evidence import evidence_archive
-from fixtures.host.kernel.patch_series import Series
+from fixtures.host.kernel.patch_series import PatchSeries
 from fixtures.host.report.report_writer import write_all
 from tests.unit.host.report import run_samples
 
-SERIES = Series(Path(), "patches/x", (("0001-a.patch", b"+a\n"), ("0002-b.patch", b"+b\n")))
+SERIES = PatchSeries(Path(), "patches/x", (("0001-a.patch", b"+a\n"), ("0002-b.patch", b"+b\n")))
 KERNEL: dict[str, Any] = {
     "key": "abc123",
     "source": {"kind": "debian"},
@@ -35,7 +35,7 @@ def report(folder: Path, **more: Any) -> Path:
 
 def files(archive: Path) -> dict[str, bytes]:
     """Return the files of an archive by path."""
-    body, _ = evidence_archive.split(archive.read_bytes())
+    body, _ = evidence_archive.split_trailer(archive.read_bytes())
     found, why = evidence_archive.unpack(body, 1 << 30)
     assert not why
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.host.evidence.cli import gather, main
+from fixtures.host.evidence.cli import collect_files, main
 from fixtures.host.evidence.verify import verify
 from fixtures.host.report.report_writer import write_all
 from tests.unit.host.evidence import evidence_samples
@@ -74,7 +74,7 @@ def test_sections_of_a_run_are_in_the_merged_report(tmp_path: Path) -> None:
         evidence_samples.report(tmp_path / "two" / "report", profile="debug"),
     ]
     (tmp_path / "scratch").mkdir()
-    files = gather(sources, tmp_path / "scratch")
+    files = collect_files(sources, tmp_path / "scratch")
     for section in section_samples.everything():
         assert section.content
         for name, content in section.content.files.items():
@@ -90,7 +90,7 @@ def test_missing_inputs_are_taken_from_the_cache(tmp_path: Path) -> None:
     for name in ("config", "build.log"):
         (built / name).write_text(name)
     (tmp_path / "scratch").mkdir()
-    files = gather([tmp_path / "report"], tmp_path / "scratch", tmp_path / "cache")
+    files = collect_files([tmp_path / "report"], tmp_path / "scratch", tmp_path / "cache")
     assert files["report/inputs/k1/config"] == b"config"
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from fixtures.host.evidence import evidence_archive
 from fixtures.host.evidence.cli import main
-from fixtures.host.evidence.verify import Damaged, verify
+from fixtures.host.evidence.verify import DamagedArchive, verify
 from fixtures.host.report.report_writer import write_all
 from fixtures.host.util.zstd_compat import zstd
 from tests.unit.host.evidence import evidence_samples
@@ -30,17 +30,17 @@ def _edit(archive: Path, edit: Edit, seal: bool = True) -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for name, content in files.items():
-            member = tarfile.TarInfo(f"{evidence_archive.TOP}/{name}")
+            member = tarfile.TarInfo(f"{evidence_archive.ROOT_FOLDER}/{name}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     body = zstd.compress(out.getvalue())
-    archive.write_bytes(body + evidence_archive.trailer(body) if seal else body)
+    archive.write_bytes(body + evidence_archive.make_trailer(body) if seal else body)
 
 
 def _repack(archive: Path, edit: Edit) -> None:
     """Change an archive's files and SHA256SUMS."""
     files = evidence_samples.files(archive)
-    del files[evidence_archive.SUMS]
+    del files[evidence_archive.CHECKSUMS]
     edit(files)
     archive.write_bytes(evidence_archive.pack(files))
 
@@ -64,7 +64,7 @@ def test_change_of_any_byte_is_detected(tmp_path: Path) -> None:
     verify(path)
     for at in range(len(good)):
         path.write_bytes(good[:at] + bytes([good[at] ^ 0x40]) + good[at + 1 :])
-        with pytest.raises(Damaged, match=r"evidence\.tar\.zst: "):
+        with pytest.raises(DamagedArchive, match=r"evidence\.tar\.zst: "):
             verify(path)
 
 
@@ -77,7 +77,7 @@ def test_file_with_a_changed_byte_is_named(tmp_path: Path, report: Path) -> None
     # Random bytes cannot be compressed, so they are in the archive verbatim.
     content[content.index(noise[50_000:50_100])] ^= 1
     path.write_bytes(content)
-    with pytest.raises(Damaged, match=r"report/artefacts/x/noise\.bin: its sha256"):
+    with pytest.raises(DamagedArchive, match=r"report/artefacts/x/noise\.bin: its sha256"):
         verify(path)
 
 
@@ -134,13 +134,13 @@ def test_unpacked_edited_and_repacked_archive_is_detected(tmp_path: Path, archiv
     ):
         subprocess.run(argv, cwd=tmp_path, input=b"\0", check=True)
     (tmp_path / "new.tar.zst").write_bytes(zstd.compress((tmp_path / "new.tar").read_bytes()))
-    with pytest.raises(Damaged, match=r"report/report\.html: its sha256"):
+    with pytest.raises(DamagedArchive, match=r"report/report\.html: its sha256"):
         verify(tmp_path / "new.tar.zst")
 
 
 def test_archive_without_trailer_is_damaged(archive: Path) -> None:
     _edit(archive, lambda _: None, seal=False)
-    with pytest.raises(Damaged, match="the checksum at its end is missing"):
+    with pytest.raises(DamagedArchive, match="the checksum at its end is missing"):
         verify(archive)
 
 
@@ -182,13 +182,13 @@ def _other_history(files: dict[str, bytes]) -> None:
 def test_contradicting_files_are_detected(archive: Path, edit: Edit, message: str) -> None:
     """Even if SHA256SUMS matches the changed files."""
     _repack(archive, edit)
-    with pytest.raises(Damaged, match=message):
+    with pytest.raises(DamagedArchive, match=message):
         verify(archive)
 
 
 def test_path_outside_the_archive_is_refused(archive: Path) -> None:
     _edit(archive, lambda files: files.update({"../../etc/passwd": b"x"}))
-    with pytest.raises(Damaged, match="is no file of an evidence archive"):
+    with pytest.raises(DamagedArchive, match="is no file of an evidence archive"):
         verify(archive)
 
 

@@ -9,7 +9,7 @@ import pytest
 from qemu.qmp import QMPError
 
 from fixtures.host.execution.executor import Execution, Executor
-from fixtures.host.execution.snapshot_layers import Layers
+from fixtures.host.execution.snapshot_layers import SnapshotLayers
 from fixtures.host.vm.channel import Channel, ChannelClosed
 from fixtures.host.vm.qemu_process import VM
 from fixtures.wire import Message, encode
@@ -34,7 +34,7 @@ def test_executor_answers_memory_query_and_times_it() -> None:
     ):
         guest.sendall(encode(message))
     done = Execution(seed=0)
-    Executor(cast(Layers, None), 1.0, answer)._run_in_vm(vm, "test", 5.0, 1, done)
+    Executor(cast(SnapshotLayers, None), 1.0, answer)._run_in_vm(vm, "test", 5.0, 1, done)
 
     assert queries == [query, query]
     assert done.phases["inspect"] >= 0
@@ -57,6 +57,6 @@ def test_executor_qmp_error_after_qemu_exit_is_channel_closed(
     host, guest = socket.socketpair()
     guest.sendall(encode(Message("inspect", {})))
     vm = SimpleNamespace(channel=Channel(host), wait_exit=lambda _seconds: ended)
-    executor = Executor(cast(Layers, None), 1.0, answer)
+    executor = Executor(cast(SnapshotLayers, None), 1.0, answer)
     with pytest.raises(expected):
         executor._run_in_vm(cast(VM, vm), "test", 5.0, 1, Execution(seed=0))

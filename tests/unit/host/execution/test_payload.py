@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.host.execution.payload import MODULES, TESTS, write_payload
+from fixtures.host.execution.payload import MODULES_ARCHIVE, TESTS_ARCHIVE, write_payload
 from fixtures.host.util.paths import ROOT
 
 
@@ -43,7 +43,7 @@ def _members(archive: Path) -> dict[str, tarfile.TarInfo]:
 @pytest.fixture
 def members(write: Callable[[str], Path]) -> dict[str, tarfile.TarInfo]:
     folder = write("payload")
-    return _members(folder / TESTS) | _members(folder / MODULES)
+    return _members(folder / TESTS_ARCHIVE) | _members(folder / MODULES_ARCHIVE)
 
 
 def test_payload_has_paths_that_the_agent_expects(members: dict[str, tarfile.TarInfo]) -> None:
@@ -70,8 +70,8 @@ def test_payload_has_nothing_of_the_host(members: dict[str, tarfile.TarInfo]) ->
 def test_payload_has_modules_in_their_own_archive(write: Callable[[str], Path]) -> None:
     """Other modules do not change the tests archive, so that the cached S1 stays valid."""
     folder = write("payload")
-    assert not [name for name in _members(folder / TESTS) if name.startswith("modules")]
-    assert all(name.startswith("modules") for name in _members(folder / MODULES))
+    assert not [name for name in _members(folder / TESTS_ARCHIVE) if name.startswith("modules")]
+    assert all(name.startswith("modules") for name in _members(folder / MODULES_ARCHIVE))
 
 
 def test_payload_with_same_contents_is_byte_identical(
@@ -81,5 +81,5 @@ def test_payload_with_same_contents_is_byte_identical(
     first = write("first")
     os.utime(tmp_path / "objects/xdp.bpf.o", (1, 1))
     again = write("again")
-    for name in (TESTS, MODULES):
+    for name in (TESTS_ARCHIVE, MODULES_ARCHIVE):
         assert (first / name).read_bytes() == (again / name).read_bytes()

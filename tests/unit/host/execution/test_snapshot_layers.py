@@ -68,27 +68,29 @@ class FakeVM:
         pass
 
 
-Make = Callable[..., snapshot_layers.Layers]
+Make = Callable[..., snapshot_layers.SnapshotLayers]
 
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Function that makes layers with a fake VM."""
 
-    def made(vm: FakeVM, tests: str = "", *, snapshots: bool = False) -> snapshot_layers.Layers:
+    def made(
+        vm: FakeVM, tests: str = "", *, snapshots: bool = False
+    ) -> snapshot_layers.SnapshotLayers:
         monkeypatch.setattr(snapshot_layers, "VM", lambda *_: vm)
         (tmp_path / "tests").write_text(tests)
         (tmp_path / "modules").touch()
-        return snapshot_layers.Layers(
-            machine=cast(Any, SimpleNamespace(key="machine")),
+        return snapshot_layers.SnapshotLayers(
+            machine=cast(Any, SimpleNamespace(snapshot_key="machine")),
             scratch=tmp_path,
             cache=tmp_path,
             tests=tmp_path / "tests",
             modules=tmp_path / "modules",
             start={},
-            scale=1.0,
+            deadline_scale=1.0,
             snapshots=snapshots,
-            say=lambda _text: None,
+            log=lambda _text: None,
         )
 
     return made
@@ -128,9 +130,9 @@ def test_failure_without_splat_is_infra_error(make: Make, request_kind: str) -> 
 
 def test_same_tests_are_collected_once(make: Make) -> None:
     first, again, other = FakeVM(), FakeVM(), FakeVM()
-    make(first, "some", snapshots=True).clauses()
-    make(again, "some", snapshots=True).clauses()
-    make(other, "others", snapshots=True).clauses()
+    make(first, "some", snapshots=True).clauses_by_test()
+    make(again, "some", snapshots=True).clauses_by_test()
+    make(other, "others", snapshots=True).clauses_by_test()
     assert (first.requests, again.requests) == (["deliver", "start"], [])
     assert other.requests == first.requests
 
@@ -138,7 +140,7 @@ def test_same_tests_are_collected_once(make: Make) -> None:
 def test_partial_snapshot_of_killed_run_is_removed(make: Make, tmp_path: Path) -> None:
     left = tmp_path / "snapshots/machine/state.123.part"
     left.mkdir(parents=True)
-    make(FakeVM(), snapshots=True).clauses()
+    make(FakeVM(), snapshots=True).clauses_by_test()
     assert not left.exists()
     assert (tmp_path / "snapshots/machine/state").exists()
 

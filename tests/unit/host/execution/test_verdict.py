@@ -92,19 +92,19 @@ def test_expected_splat_does_not_excuse_other_splat() -> None:
 
 
 def test_qemu_exit_after_panic_is_panic() -> None:
-    what = done(trouble="closed", kernel_panicked=True, console=WARN + PANIC, finished=None)
+    what = done(vm_failure="closed", kernel_panicked=True, console=WARN + PANIC, finished=None)
     assert decide(what, []).verdict is Verdict.PANIC
 
 
 def test_qemu_exit_without_panic_is_lost() -> None:
-    what = done(trouble="closed", detail="QEMU was killed by SIGKILL", finished=None)
+    what = done(vm_failure="closed", vm_failure_detail="QEMU was killed by SIGKILL", finished=None)
     verdict = decide(what, [])
     assert verdict.verdict is Verdict.LOST
     assert "SIGKILL" in verdict.message
 
 
 def test_silent_guest_is_hang() -> None:
-    assert decide(done(trouble="silent", finished=None), []).verdict is Verdict.HANG
+    assert decide(done(vm_failure="silent", finished=None), []).verdict is Verdict.HANG
 
 
 def test_unkillable_process_is_hang() -> None:
@@ -115,7 +115,7 @@ def test_unkillable_process_is_hang() -> None:
 @pytest.mark.parametrize(
     "facts",
     [
-        {"trouble": "silent", "finished": None},
+        {"vm_failure": "silent", "finished": None},
         {"finished": {"how": "stuck", "stack": "in the kernel", "seconds": 3}},
     ],
     ids=["silent", "stuck"],
@@ -138,7 +138,7 @@ def test_splat_before_hang_is_splat(facts: dict[str, Any]) -> None:
     ids=["hung-task", "rcu-stall", "soft-lockup", "nmi-panic"],
 )
 def test_hang_report_alone_is_hang(line: str) -> None:
-    what = done(trouble="silent", finished=None, console=f"[    3.000000] {line}\n")
+    what = done(vm_failure="silent", finished=None, console=f"[    3.000000] {line}\n")
     assert decide(what, []).verdict is Verdict.HANG
 
 
@@ -160,4 +160,4 @@ def test_missing_report_is_infra() -> None:
 
 
 def test_unreadable_console_is_infra() -> None:
-    assert decide(done(trouble="infra", detail="no console")).verdict is Verdict.INFRA
+    assert decide(done(vm_failure="infra", vm_failure_detail="no console")).verdict is Verdict.INFRA

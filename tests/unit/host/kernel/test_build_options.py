@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.host.kernel.build_options import KernelOptions, add_options, arguments, from_namespace
+from fixtures.host.kernel.build_options import (
+    KernelOptions,
+    add_options,
+    from_namespace,
+    to_arguments,
+)
 from fixtures.host.util.paths import ROOT
 
 
@@ -23,9 +28,9 @@ from fixtures.host.util.paths import ROOT
 def test_formatted_options_parse_to_equal_options(options: KernelOptions) -> None:
     parser = ArgumentParser()
     add_options(parser.add_argument)
-    assert from_namespace(parser.parse_args(arguments(options))) == options
+    assert from_namespace(parser.parse_args(to_arguments(options))) == options
 
 
 def test_path_in_project_is_relative() -> None:
     inside = Path("patches/a.patch")
-    assert arguments(KernelOptions(mutant=ROOT / inside)) == ["--mutant", str(inside)]
+    assert to_arguments(KernelOptions(mutant=ROOT / inside)) == ["--mutant", str(inside)]

@@ -25,7 +25,7 @@ from fixtures.host.kernel import (
 from fixtures.host.kernel.build_options import KernelOptions
 from fixtures.host.kernel.built_kernel import Kernel
 from fixtures.host.util.errors import UserError
-from fixtures.host.util.progress import Progress, Quiet
+from fixtures.host.util.progress import Progress, SilentProgress
 
 
 class FakeBuilder:
@@ -55,7 +55,7 @@ class FakeBuilder:
 
     def build(self, progress: Progress, name: str) -> int:
         """Create the output files of a build."""
-        assert isinstance(progress, Quiet)
+        assert isinstance(progress, SilentProgress)
         assert name
         type(self).built += 1
         installed = self.build_dir / "modinstall/lib/modules/7.3.4"
@@ -94,17 +94,17 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(FakeBuilder, "exports", "schedule")
     monkeypatch.setattr(build_pipeline, "Builder", FakeBuilder)
     monkeypatch.setattr(toolchain, "versions", lambda: {"compiler": "gcc 1"})
-    monkeypatch.setattr(toolchain, "require", lambda: None)
+    monkeypatch.setattr(toolchain, "require_tools", lambda: None)
     monkeypatch.setattr(kernel_cache, "run", lambda *_, **__: None)
     return folder
 
 
-UNPATCHED = vm_profile.load("unpatched")
+UNPATCHED = vm_profile.load_profile("unpatched")
 
 
 def get(tree: Path, which: vm_profile.Profile = UNPATCHED) -> Kernel:
     """Return the tree's kernel from the pipeline."""
-    return build_pipeline.provide_kernel(which, KernelOptions(tree=tree), Quiet())
+    return build_pipeline.provide_kernel(which, KernelOptions(tree=tree), SilentProgress())
 
 
 def test_kernel_is_built_once_then_found(tree: Path) -> None:
@@ -151,7 +151,7 @@ def test_changed_kconfig_file_reconfigures(tree: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FakeBuilder, "make", count)
-        patch.setattr(kconfig, "not_taken", lambda *_: [])
+        patch.setattr(kconfig, "unsatisfied_symbols", lambda *_: [])
         get(tree)
         (tree / "core.c").write_text("edited, and longer\n")
         get(tree)
@@ -188,7 +188,9 @@ def test_modules_with_debug_info_are_stored(tree: Path) -> None:
 
 def test_second_build_in_another_folder_has_same_key(tree: Path, tmp_path: Path) -> None:
     first, place = get(tree), tmp_path / "elsewhere"
-    again = build_pipeline.provide_kernel(UNPATCHED, KernelOptions(tree=tree), Quiet(), place)
+    again = build_pipeline.provide_kernel(
+        UNPATCHED, KernelOptions(tree=tree), SilentProgress(), place
+    )
     assert FakeBuilder.built == 2
     assert again.key == first.key
     assert again.directory == place / "kernels" / first.key
@@ -213,7 +215,7 @@ def test_suite_modules_are_built_for_patched_kernel_only(
 
 def test_key_covers_suite_modules(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = get(tree)
-    monkeypatch.setattr(suite_modules, "sha256", lambda: "edited")
+    monkeypatch.setattr(suite_modules, "sources_sha256", lambda: "edited")
     assert get(tree).key != first.key
 
 
@@ -225,9 +227,9 @@ def test_scripts_are_taken_from_build_tree(tree: Path) -> None:
 
 
 def test_unused_kernels_are_pruned(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_cache, "KEEP", 1)
+    monkeypatch.setattr(kernel_cache, "KEEP_PER_PROFILE", 1)
     kernels = []
-    for number, age in enumerate((2 * kernel_cache.UNUSED, 60.0, 30.0)):
+    for number, age in enumerate((2 * kernel_cache.MAX_UNUSED_SECONDS, 60.0, 30.0)):
         (tree / "core.c").write_text("edited\n" * (number + 2))
         kernels.append(get(tree))
         then = time.time() - age
@@ -275,8 +277,8 @@ def test_series_is_applied_to_tree_on_request_only(
     )
     assert get(tree, patched).metadata["series"] is None
     asked = KernelOptions(tree=tree, apply_series=True)
-    kernel = build_pipeline.provide_kernel(patched, asked, Quiet())
-    assert kernel.metadata["series"]["sha256"] == patch_series.load(folder, "patches").sha256
+    kernel = build_pipeline.provide_kernel(patched, asked, SilentProgress())
+    assert kernel.metadata["series"]["sha256"] == patch_series.load_series(folder, "patches").sha256
     module = kernel.modules / "lib/modules" / kernel.release / "module.ko"
     assert module.read_text() == "patched\n"
     assert (tree / "module.c").read_text() == "module.c\n"
@@ -285,17 +287,17 @@ def test_series_is_applied_to_tree_on_request_only(
 def test_tree_options_need_a_tree(tree: Path) -> None:
     assert tree
     with pytest.raises(UserError, match="--kernel-tree"):
-        build_pipeline.provide_kernel(UNPATCHED, KernelOptions(apply_series=True), Quiet())
+        build_pipeline.provide_kernel(UNPATCHED, KernelOptions(apply_series=True), SilentProgress())
 
 
 def test_too_small_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 9999 kB\nMemAvailable: 1048576 kB\n")
     with pytest.raises(UserError, match=r"1\.0 GiB of memory available"):
-        resource_check.require(tmp_path, first=False, meminfo=meminfo)
-    monkeypatch.setattr(resource_check, "FIRST_DISK_GIB", 1e9)
+        resource_check.require_resources(tmp_path, clean_build=False, meminfo=meminfo)
+    monkeypatch.setattr(resource_check, "CLEAN_BUILD_DISK_GIB", 1e9)
     with pytest.raises(UserError, match="GiB free"):
-        resource_check.require(tmp_path, first=True, meminfo=meminfo)
+        resource_check.require_resources(tmp_path, clean_build=True, meminfo=meminfo)
 
 
 def test_builder_has_methods_of_fake() -> None:

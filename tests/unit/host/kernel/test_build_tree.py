@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.host.kernel.build_tree import WorkTree
-from fixtures.host.kernel.sources.kernel_source import Tree
+from fixtures.host.kernel.build_tree import BuildTree
+from fixtures.host.kernel.sources.kernel_source import SourceTree
 
 OLD = 1_000_000_000_000_000_000
 
@@ -25,12 +25,12 @@ def origin(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> WorkTree:
+def work(tmp_path: Path) -> BuildTree:
     """Return an empty build tree."""
-    return WorkTree(tmp_path / "work")
+    return BuildTree(tmp_path / "work")
 
 
-def times(work: WorkTree) -> dict[str, int]:
+def times(work: BuildTree) -> dict[str, int]:
     """Return the mtime of each file."""
     return {
         str(path.relative_to(work.source)): path.lstat().st_mtime_ns
@@ -40,8 +40,8 @@ def times(work: WorkTree) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("immutable", [True, False])
-def test_overlay_is_applied_to_copy(origin: Path, work: WorkTree, immutable: bool) -> None:
-    tree = Tree(origin, None, immutable)
+def test_overlay_is_applied_to_copy(origin: Path, work: BuildTree, immutable: bool) -> None:
+    tree = SourceTree(origin, None, immutable)
     work.sync(tree, {"net/a.c": b"patched\n", "net/b.c": None, "net/new.c": b"new\n"})
     assert (work.source / "net/a.c").read_text() == "patched\n"
     assert not (work.source / "net/b.c").exists()
@@ -52,8 +52,8 @@ def test_overlay_is_applied_to_copy(origin: Path, work: WorkTree, immutable: boo
 
 
 @pytest.mark.parametrize("immutable", [True, False])
-def test_only_changed_files_are_written(origin: Path, work: WorkTree, immutable: bool) -> None:
-    tree = Tree(origin, None, immutable)
+def test_only_changed_files_are_written(origin: Path, work: BuildTree, immutable: bool) -> None:
+    tree = SourceTree(origin, None, immutable)
     work.sync(tree, {"net/a.c": b"patched\n", "net/b.c": b"same\n"})
     before = times(work)
     assert work.sync(tree, {"net/a.c": b"again\n", "net/b.c": b"same\n"}) == 1
@@ -61,8 +61,8 @@ def test_only_changed_files_are_written(origin: Path, work: WorkTree, immutable:
     assert {path for path in after if after[path] != before[path]} == {"net/a.c"}
 
 
-def test_file_restored_from_tree_gets_new_mtime(origin: Path, work: WorkTree) -> None:
-    tree = Tree(origin, None, immutable=True)
+def test_file_restored_from_tree_gets_new_mtime(origin: Path, work: BuildTree) -> None:
+    tree = SourceTree(origin, None, immutable=True)
     work.sync(tree, {"net/a.c": b"patched\n", "net/new.c": b"new\n"})
     assert work.sync(tree, {}) == 2
     assert (work.source / "net/a.c").read_text() == "net/a.c\n"
@@ -70,8 +70,8 @@ def test_file_restored_from_tree_gets_new_mtime(origin: Path, work: WorkTree) ->
     assert not (work.source / "net/new.c").exists()
 
 
-def test_edits_of_tree_are_copied(origin: Path, work: WorkTree) -> None:
-    tree = Tree(origin, None, immutable=False)
+def test_edits_of_tree_are_copied(origin: Path, work: BuildTree) -> None:
+    tree = SourceTree(origin, None, immutable=False)
     work.sync(tree, {})
     (origin / "net/a.c").write_text("edited\n")
     (origin / "net/b.c").unlink()
@@ -82,15 +82,15 @@ def test_edits_of_tree_are_copied(origin: Path, work: WorkTree) -> None:
     assert (work.source / "net/c.c").exists()
 
 
-def test_touched_but_equal_file_is_not_written(origin: Path, work: WorkTree) -> None:
-    tree = Tree(origin, None, immutable=False)
+def test_touched_but_equal_file_is_not_written(origin: Path, work: BuildTree) -> None:
+    tree = SourceTree(origin, None, immutable=False)
     work.sync(tree, {})
     os.utime(origin / "net/a.c")
     assert work.sync(tree, {}) == 0
 
 
-def test_edit_hidden_by_overlay_appears_without_overlay(origin: Path, work: WorkTree) -> None:
-    tree = Tree(origin, None, immutable=False)
+def test_edit_hidden_by_overlay_appears_without_overlay(origin: Path, work: BuildTree) -> None:
+    tree = SourceTree(origin, None, immutable=False)
     work.sync(tree, {"net/a.c": b"patched\n"})
     (origin / "net/a.c").write_text("edited\n")
     work.sync(tree, {"net/a.c": b"patched\n"})
@@ -100,27 +100,27 @@ def test_edit_hidden_by_overlay_appears_without_overlay(origin: Path, work: Work
 
 
 def test_interrupted_sync_is_repaired_by_next(
-    origin: Path, work: WorkTree, monkeypatch: pytest.MonkeyPatch
+    origin: Path, work: BuildTree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tree = Tree(origin, None, immutable=True)
+    tree = SourceTree(origin, None, immutable=True)
     work.sync(tree, {})
-    written = WorkTree._put
+    written = BuildTree._put
 
-    def interrupted(self: WorkTree, path: str, content: bytes | None, below: Path) -> bool:
+    def interrupted(self: BuildTree, path: str, content: bytes | None, below: Path) -> bool:
         if path == "net/b.c":
             raise KeyboardInterrupt
         return written(self, path, content, below)
 
     with monkeypatch.context() as patch:
-        patch.setattr(WorkTree, "_put", interrupted)
+        patch.setattr(BuildTree, "_put", interrupted)
         with pytest.raises(KeyboardInterrupt):
             work.sync(tree, {"net/a.c": b"patched\n", "net/b.c": b"patched\n"})
     work.sync(tree, {})
     assert (work.source / "net/a.c").read_text() == "net/a.c\n"
 
 
-def test_build_folder_survives_sync(origin: Path, work: WorkTree) -> None:
-    tree = Tree(origin, None, immutable=False)
+def test_build_folder_survives_sync(origin: Path, work: BuildTree) -> None:
+    tree = SourceTree(origin, None, immutable=False)
     work.sync(tree, {})
     built = work.build_dir("base") / "a.o"
     built.parent.mkdir()

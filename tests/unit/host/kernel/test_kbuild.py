@@ -11,7 +11,7 @@ import pytest
 
 from fixtures.host.kernel import kbuild
 from fixtures.host.util.errors import UserError
-from fixtures.host.util.file_lock import locked
+from fixtures.host.util.file_lock import exclusive_lock
 from fixtures.host.util.progress import Advance
 
 
@@ -39,7 +39,7 @@ def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[kbuild.
     """Return a builder that runs the shell script ``script`` in its folder instead of tuxmake."""
     folder = tmp_path / "src/build-x"
     folder.mkdir(parents=True)
-    with locked(tmp_path / "lock") as lock:
+    with exclusive_lock(tmp_path / "lock") as lock:
         made = kbuild.Builder(folder.parent, folder, tmp_path, lock)
         real = made._follow
         monkeypatch.setattr(
@@ -54,7 +54,7 @@ def test_steps_are_counted_and_estimate_next_build(builder: kbuild.Builder) -> N
     assert builder.build(shown, "x") == 2
     assert shown.seen == [1, 2]
     builder.build(shown, "x")
-    assert shown.totals == [kbuild.FIRST_GUESS, 2]
+    assert shown.totals == [kbuild.CLEAN_BUILD_STEPS, 2]
 
 
 def test_steps_of_interrupted_build_count_as_done(builder: kbuild.Builder) -> None:

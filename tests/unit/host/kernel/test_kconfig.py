@@ -35,7 +35,7 @@ def test_fragments_override_tinyconfig_in_order(tmp_path: Path) -> None:
         Fragment("b", "CONFIG_NET=y\nCONFIG_LAZY=y\n"),
     ]
     kconfig.configure(tmp_path, fragments, "state", make)
-    assert kconfig.symbols(make.config.read_text()) == {
+    assert kconfig.parse_symbols(make.config.read_text()) == {
         "CONFIG_NET": "y",
         "CONFIG_TINY": "n",
         "CONFIG_LAZY": "y",
@@ -93,10 +93,10 @@ def test_interrupted_configuration_leaves_no_config(tmp_path: Path) -> None:
     ],
 )
 def test_symbol_needs_equal_value(wanted: str, result: str, unsatisfied: int) -> None:
-    assert len(kconfig.not_taken([Fragment("f", wanted)], result)) == unsatisfied
+    assert len(kconfig.unsatisfied_symbols([Fragment("f", wanted)], result)) == unsatisfied
 
 
 def test_malformed_line_is_located(tmp_path: Path) -> None:
     (tmp_path / "a.config").write_text("# good\nCONFIG_A=y\nCONFIG_B = y\n")
     with pytest.raises(UserError, match=r"a\.config, line 3"):
-        kconfig.load(tmp_path, ["a.config"])
+        kconfig.load_fragments(tmp_path, ["a.config"])

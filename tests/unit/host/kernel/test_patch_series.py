@@ -95,7 +95,7 @@ def content(tree: Path) -> dict[str, bytes]:
 
 def test_overlay_has_files_changed_by_series(tree: Path, patches: Path) -> None:
     before = content(tree)
-    result = patch_series.overlay(patch_series.load(patches, "patches"), tree)
+    result = patch_series.make_overlay(patch_series.load_series(patches, "patches"), tree)
     assert result["net/new.c"] == b"new\n"
     assert result["net/old.c"] is None
     assert result["net/before.c"] is None
@@ -112,7 +112,7 @@ def test_patch_that_does_not_apply_is_named_with_hunk(tree: Path, patches: Path)
     (tree / "net/a.c").write_text("\n".join(lines) + "\n")
     before = content(tree)
     with pytest.raises(UserError) as caught:
-        patch_series.overlay(patch_series.load(patches, "patches"), tree)
+        patch_series.make_overlay(patch_series.load_series(patches, "patches"), tree)
     assert "0001-edit.patch" in str(caught.value)
     assert "hunk #2 of net/a.c (line 21)" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -122,29 +122,29 @@ def test_patch_that_does_not_apply_is_named_with_hunk(tree: Path, patches: Path)
 def test_missing_file_is_named(tree: Path, patches: Path) -> None:
     (tree / "net/old.c").unlink()
     with pytest.raises(UserError, match=r"0002-add\.patch.*net/old\.c"):
-        patch_series.overlay(patch_series.load(patches, "patches"), tree)
+        patch_series.make_overlay(patch_series.load_series(patches, "patches"), tree)
 
 
 def test_malformed_patch_is_named(tree: Path, patches: Path) -> None:
     (patches / "0001-edit.patch").write_text("just words\n")
     with pytest.raises(UserError, match=r"0001-edit\.patch"):
-        patch_series.overlay(patch_series.load(patches, "patches"), tree)
+        patch_series.make_overlay(patch_series.load_series(patches, "patches"), tree)
 
 
 def test_hash_depends_on_content_and_order(patches: Path) -> None:
-    first = patch_series.load(patches, "patches").sha256
-    assert patch_series.load(patches, "patches").sha256 == first
+    first = patch_series.load_series(patches, "patches").sha256
+    assert patch_series.load_series(patches, "patches").sha256 == first
     (patches / "series").write_text("0002-add.patch\n0001-edit.patch\n")
-    assert patch_series.load(patches, "patches").sha256 != first
+    assert patch_series.load_series(patches, "patches").sha256 != first
 
 
 @pytest.mark.parametrize("listed", ["", "# nothing\n", "0003-gone.patch\n"])
 def test_series_file_without_existing_patches_is_an_error(patches: Path, listed: str) -> None:
     (patches / "series").write_text(listed)
     with pytest.raises(UserError, match="series"):
-        patch_series.load(patches, "patches")
+        patch_series.load_series(patches, "patches")
 
 
 def test_missing_series_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="series"):
-        patch_series.load(tmp_path, "patches")
+        patch_series.load_series(tmp_path, "patches")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.host.kernel.build_options import KernelOptions
-from fixtures.host.kernel.prebuilt import provide
+from fixtures.host.kernel.prebuilt import prebuilt_kernel
 from fixtures.host.util.errors import UserError
 
 RELEASE = "7.3.4-mine"
@@ -38,22 +38,22 @@ def modules(tmp_path: Path) -> Path:
 
 
 def test_image_is_used_as_it_is(image: Path, modules: Path) -> None:
-    kernel = provide(KernelOptions(image=image, modules=modules))
+    kernel = prebuilt_kernel(KernelOptions(image=image, modules=modules))
     assert (kernel.release, kernel.image, kernel.modules) == (RELEASE, image, modules)
     assert kernel.vmlinux is None
     image.with_name("vmlinux").write_text("elf")
-    assert provide(KernelOptions(image=image, modules=modules)).vmlinux
+    assert prebuilt_kernel(KernelOptions(image=image, modules=modules)).vmlinux
 
 
 def test_folder_of_release_is_accepted(image: Path, modules: Path) -> None:
     inner = modules / "lib/modules" / RELEASE
-    assert provide(KernelOptions(image=image, modules=inner)).modules == modules
+    assert prebuilt_kernel(KernelOptions(image=image, modules=inner)).modules == modules
 
 
 def test_changed_module_changes_key_but_not_image_key(image: Path, modules: Path) -> None:
-    before = provide(KernelOptions(image=image, modules=modules))
+    before = prebuilt_kernel(KernelOptions(image=image, modules=modules))
     (modules / "lib/modules" / RELEASE / "a.ko").write_text("another")
-    after = provide(KernelOptions(image=image, modules=modules))
+    after = prebuilt_kernel(KernelOptions(image=image, modules=modules))
     assert after.key != before.key
     assert after.image_key == before.image_key
 
@@ -61,7 +61,7 @@ def test_changed_module_changes_key_but_not_image_key(image: Path, modules: Path
 def error_message(options: KernelOptions) -> str:
     """Return the error message for the options."""
     with pytest.raises(UserError) as caught:
-        provide(options)
+        prebuilt_kernel(options)
     return str(caught.value)
 
 
@@ -89,7 +89,7 @@ def test_source_option_is_refused(
     image: Path, modules: Path, options: KernelOptions, flag: str
 ) -> None:
     with pytest.raises(UserError, match=f"{flag} needs kernel sources"):
-        provide(replace(options, image=image, modules=modules))
+        prebuilt_kernel(replace(options, image=image, modules=modules))
 
 
 def test_invalid_image_is_refused(tmp_path: Path, image: Path, modules: Path) -> None:

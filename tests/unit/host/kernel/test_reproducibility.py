@@ -10,11 +10,11 @@ import pytest
 from fixtures.host.config import vm_profile
 from fixtures.host.kernel import cli, reproducibility
 from fixtures.host.kernel.build_options import KernelOptions
-from fixtures.host.util.progress import Quiet
+from fixtures.host.util.progress import SilentProgress
 
 Build = Callable[[Path], object]
 
-ARGUMENTS = (vm_profile.load("base"), KernelOptions(), Quiet())
+ARGUMENTS = (vm_profile.load_profile("base"), KernelOptions(), SilentProgress())
 
 
 def fill(folder: Path) -> None:
@@ -22,7 +22,7 @@ def fill(folder: Path) -> None:
     (folder / "modules/lib").mkdir(parents=True)
     (folder / "bzImage").write_bytes(b"image")
     (folder / "modules/lib/nf_flow_table.ko").write_bytes(b"module")
-    for name in reproducibility.OF_THE_BUILD:
+    for name in reproducibility.BUILD_SPECIFIC_FILES:
         (folder / name).write_text(str(folder))
 
 
@@ -41,7 +41,7 @@ def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Build]:
         return SimpleNamespace(directory=folder)
 
     monkeypatch.setattr(reproducibility, "provide_kernel", provide_kernel)
-    monkeypatch.setattr(reproducibility, "KEPT", tmp_path / "build/second")
+    monkeypatch.setattr(reproducibility, "SECOND_BUILD", tmp_path / "build/second")
     monkeypatch.setenv("FLOWMAP_CACHE", str(tmp_path / "cache"))
     return after
 
@@ -87,7 +87,7 @@ def test_difference_is_named_and_second_build_kept(
 def test_second_build_replaces_previous_one(tmp_path: Path, second: list[Build]) -> None:
     (tmp_path / "build/second/old").mkdir(parents=True)
     second.append(lambda folder: (folder / "bzImage").unlink())
-    assert reproducibility.compare_builds(*ARGUMENTS).different == ("bzImage",)
+    assert reproducibility.compare_builds(*ARGUMENTS).differing == ("bzImage",)
     assert not (tmp_path / "build/second/old").exists()
 
 

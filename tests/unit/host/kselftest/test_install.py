@@ -60,7 +60,7 @@ def ignore(_text: str) -> None:
 
 
 def test_scripts_are_executable_and_programs_are_built(tree: Path, make: FakeMake) -> None:
-    folder = install.provide(tree, ignore)
+    folder = install.install_kselftests(tree, ignore)
     assert os.access(folder / "net/netfilter/nft_nat.sh", os.X_OK)
     assert (folder / "net/netfilter/udpclash").read_text() == "ELF"
     headers, programs = make.called
@@ -70,23 +70,23 @@ def test_scripts_are_executable_and_programs_are_built(tree: Path, make: FakeMak
 
 
 def test_second_call_builds_nothing(tree: Path, make: FakeMake) -> None:
-    first = install.provide(tree, ignore)
+    first = install.install_kselftests(tree, ignore)
     built = len(make.called)
-    assert install.provide(tree, ignore) == first
+    assert install.install_kselftests(tree, ignore) == first
     assert len(make.called) == built
 
 
 @pytest.mark.parametrize("name", [SCRIPT, HELPER, "include/uapi/linux/if.h"])
 def test_changed_input_is_rebuilt(tree: Path, make: FakeMake, name: str) -> None:
-    before = install.provide(tree, ignore)
+    before = install.install_kselftests(tree, ignore)
     (tree / name).write_text("changed")
-    assert install.provide(tree, ignore) != before
+    assert install.install_kselftests(tree, ignore) != before
     assert len(make.called) == 4
 
 
 def test_tree_is_not_written_to(tree: Path, make: FakeMake) -> None:
     before = sorted(tree.rglob("*"))
-    install.provide(tree, ignore)
+    install.install_kselftests(tree, ignore)
     assert sorted(tree.rglob("*")) == before
     outputs = [word for line in make.called for word in line if word.startswith(("O=", "OUTPUT="))]
     assert len(outputs) == 2
@@ -96,12 +96,12 @@ def test_tree_is_not_written_to(tree: Path, make: FakeMake) -> None:
 def test_compiler_error_is_reported(tree: Path, make: FakeMake) -> None:
     make.fails = True
     with pytest.raises(UserError, match=r"udpclash\.c:1: error: nonsense"):
-        install.provide(tree, ignore)
+        install.install_kselftests(tree, ignore)
     make.fails = False
-    install.provide(tree, ignore)  # the failed build left nothing behind
+    install.install_kselftests(tree, ignore)  # the failed build left nothing behind
 
 
 def test_tree_without_kselftests_is_rejected(tmp_path: Path, make: FakeMake) -> None:
     with pytest.raises(UserError, match="no kselftests in"):
-        install.provide(tmp_path, ignore)
+        install.install_kselftests(tmp_path, ignore)
     assert not make.called

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from fixtures.host.kselftest.ab_runner import Pair
-from fixtures.host.kselftest.kernel_comparison import compare
+from fixtures.host.kselftest.ab_runner import ABRunner
+from fixtures.host.kselftest.kernel_comparison import compare_kernels
 from fixtures.host.model.results import TestResult, Verdict
 from fixtures.host.report import html_report, markdown_summary, summary_json
 from tests.unit.host.report import run_samples
@@ -101,14 +101,14 @@ PASSED = side(Verdict.PASSED, "PASS: one\nPASS: two\n")
 def test_verdict_depends_on_difference(
     patched: TestResult, unpatched: TestResult, verdict: Verdict, first_line: str
 ) -> None:
-    result = compare(patched, unpatched)
+    result = compare_kernels(patched, unpatched)
     assert result.verdict is verdict
     assert result.message.partition("\n")[0] == first_line
     assert set(result.sides) == {"patched", "unpatched"}
 
 
 def test_difference_message_has_both_results() -> None:
-    result = compare(side(Verdict.FAILED, "FAIL: one\n", "exit status 1"), PASSED)
+    result = compare_kernels(side(Verdict.FAILED, "FAIL: one\n", "exit status 1"), PASSED)
     assert "patched: failed: exit status 1 (1 failed)" in result.message
     assert "unpatched: passed (2 passed)" in result.message
 
@@ -141,18 +141,20 @@ class FakeRunner:
 def test_ab_runner_returns_one_report(unpatched: TestResult, outcome: str) -> None:
     item = SimpleNamespace(nodeid=NODEID, location=("test_netfilter.py", 3, "test_script"))
     runners = FakeRunner(PASSED), FakeRunner(unpatched)
-    runner = Pair(*runners)
+    runner = ABRunner(*runners)
     (report,) = runner.run(cast(pytest.Item, item))
     assert report.outcome == outcome
     carried: Any = json.loads(report.flowmap_result)
-    assert TestResult.from_json(carried) == compare(PASSED, unpatched)
+    assert TestResult.from_json(carried) == compare_kernels(PASSED, unpatched)
     runner.close()
     assert all(each.closed for each in runners)
 
 
 def test_reports_show_both_kernels() -> None:
-    run = run_samples.run(compare(side(Verdict.FAILED, "FAIL: one\n", "exit status 1"), PASSED))
-    (again,) = summary_json.parse(summary_json.render([summary_json.tidy(run)]))
+    run = run_samples.run(
+        compare_kernels(side(Verdict.FAILED, "FAIL: one\n", "exit status 1"), PASSED)
+    )
+    (again,) = summary_json.parse(summary_json.render([summary_json.sanitize_run(run)]))
     assert again.tests[0].sides == run.tests[0].sides
     assert (
         "<td>failed: exit status 1 (1 failed)</td><td>passed (2 passed)</td>"

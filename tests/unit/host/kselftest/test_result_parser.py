@@ -3,7 +3,7 @@
 
 import pytest
 
-from fixtures.host.kselftest.result_parser import Cases, parse
+from fixtures.host.kselftest.result_parser import CaseResults, parse_output
 
 NFT_FLOWTABLE = """\
 PASS: flow offloaded for ns1/ns2
@@ -42,7 +42,7 @@ ok 3 3b10 - Attach act_ct to an ingress qdisc # skipped - skipped - previous set
     [
         (
             NFT_FLOWTABLE,
-            Cases(
+            CaseResults(
                 2,
                 ("file mismatch for ns1 -> ns2",),
                 ("Could not load netdev:egress for veth1",),
@@ -50,7 +50,7 @@ ok 3 3b10 - Attach act_ct to an ingress qdisc # skipped - skipped - previous set
         ),
         (
             HARNESS,
-            Cases(
+            CaseResults(
                 1,
                 ("conntrack_dump_flush.test_flush_by_zone",),
                 ("conntrack_dump_flush.test_flush_by_zone_default",),
@@ -58,29 +58,29 @@ ok 3 3b10 - Attach act_ct to an ingress qdisc # skipped - skipped - previous set
         ),
         (
             TDC,
-            Cases(
+            CaseResults(
                 1,
                 ("e38c - Add simple ct action with cookie",),
                 ("3b10 - Attach act_ct to an ingress qdisc",),
             ),
         ),
-        ("XFAIL: clash resolution for 127.0.0.1:9001 did not trigger\n", Cases(1)),
-        ("OKAY is not a word\nPASSWORD: no\nokay 1 x\n", Cases()),
-        ("", Cases()),
+        ("XFAIL: clash resolution for 127.0.0.1:9001 did not trigger\n", CaseResults(1)),
+        ("OKAY is not a word\nPASSWORD: no\nokay 1 x\n", CaseResults()),
+        ("", CaseResults()),
     ],
     ids=["script", "harness", "tdc", "xfail", "prose", "nothing"],
 )
-def test_each_output_format_is_parsed(output: str, cases: Cases) -> None:
-    assert parse(output) == cases
+def test_each_output_format_is_parsed(output: str, cases: CaseResults) -> None:
+    assert parse_output(output) == cases
 
 
 def test_random_parts_are_removed_from_case_names() -> None:
-    one = parse("FAIL: ns0-x7Yz0q cannot reach ns1-AbCdEf: counter 4211 exceeds 4096\n")
-    other = parse("FAIL: ns0-ZZtop1 cannot reach ns1-000000: counter 99 exceeds 4096\n")
+    one = parse_output("FAIL: ns0-x7Yz0q cannot reach ns1-AbCdEf: counter 4211 exceeds 4096\n")
+    other = parse_output("FAIL: ns0-ZZtop1 cannot reach ns1-000000: counter 99 exceeds 4096\n")
     assert one == other
     assert one.failed == ("ns0 cannot reach ns1: counter N exceeds N",)
 
 
 def test_summary_lists_counts() -> None:
-    assert parse(NFT_FLOWTABLE).words == "2 passed, 1 failed, 1 skipped"
-    assert parse("").words == ""
+    assert parse_output(NFT_FLOWTABLE).summary == "2 passed, 1 failed, 1 skipped"
+    assert parse_output("").summary == ""

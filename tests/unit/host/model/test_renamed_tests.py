@@ -11,7 +11,7 @@ import pytest
 from fixtures.host.evidence import evidence_archive
 from fixtures.host.evidence.verify import verify
 from fixtures.host.model import mutation_results, renamed_tests
-from fixtures.host.model.mutation_results import Fate, Result, Seeded
+from fixtures.host.model.mutation_results import MutantResult, MutantStatus, MutationResults
 from fixtures.host.model.renamed_tests import TABLE, RenamedTests
 from fixtures.host.model.results import Run, TestResult, Verdict
 from fixtures.host.report import run_history, run_history_store, summary_json
@@ -101,11 +101,11 @@ def test_summary_and_history_are_read_under_current_ids(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("renamed")
 def test_old_and_new_runs_are_counted_together(tmp_path: Path) -> None:
-    run_history_store.keep(run_history.record_of(_old_run(1)), tmp_path)
+    run_history_store.store_record(run_history.record_of(_old_run(1)), tmp_path)
     (path,) = tmp_path.rglob("*.zst")
     assert OLD in zstd.decompress(path.read_bytes()).decode()
     new = summary_json.parse(summary_json.render([_old_run(2)]))[0]
-    records = [*run_history_store.kept(tmp_path), run_history.record_of(new)]
+    records = [*run_history_store.load_records(tmp_path), run_history.record_of(new)]
     (history,) = histories(records)
     assert history.tests == 3
     assert {flake.test: flake.failures for flake in history.flakes}[NEW] == 2
@@ -115,11 +115,11 @@ def test_old_and_new_runs_are_counted_together(tmp_path: Path) -> None:
 def test_mutants_are_read_under_current_ids() -> None:
     (bug,) = (bug for bug in section_samples.some_mutants().mutants if bug.name == "caught")
     command = f"tox -e vm -- '{OLD}'"
-    old = Seeded("ab" * 32, (replace(bug, test=OLD, command=command),))
-    (read,) = Seeded.from_values(json.loads(old.to_json())).mutants
+    old = MutationResults("ab" * 32, (replace(bug, test=OLD, command=command),))
+    (read,) = MutationResults.from_values(json.loads(old.to_json())).mutants
     assert (read.test, read.command) == (NEW, f"tox -e vm -- '{NEW}'")
-    result = Result.from_json({"name": "x", "fate": "killed", "test": OLD})
-    assert result == Result("x", Fate.KILLED, test=NEW)
+    result = MutantResult.from_json({"name": "x", "fate": "killed", "test": OLD})
+    assert result == MutantResult("x", MutantStatus.KILLED, test=NEW)
 
 
 @pytest.mark.usefixtures("renamed")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fixtures.host.model.results import (
-    BAD,
+    FAILED_VERDICTS,
     Run,
     Verdict,
     area_of,
@@ -16,8 +16,10 @@ from tests.unit.host.report import run_samples
 
 
 def test_every_failed_verdict_has_a_severity() -> None:
-    assert set(BAD) == {verdict for verdict in Verdict if outcome_of(verdict) == "failed"}
-    assert len(BAD) == len(set(BAD))
+    assert set(FAILED_VERDICTS) == {
+        verdict for verdict in Verdict if outcome_of(verdict) == "failed"
+    }
+    assert len(FAILED_VERDICTS) == len(set(FAILED_VERDICTS))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fixtures.host.model.results import (
-    BAD,
+    FAILED_VERDICTS,
     Verdict,
 )
 from fixtures.host.model.run_verdict import counts, failures, judge
@@ -26,7 +26,7 @@ def test_skipped_tests_are_counted_in_the_sentence() -> None:
     assert judge([run]).sentence.endswith("none failed, 1 skipped.")
 
 
-@pytest.mark.parametrize("verdict", BAD)
+@pytest.mark.parametrize("verdict", FAILED_VERDICTS)
 def test_one_failed_test_fails_the_run(verdict: Verdict) -> None:
     judgement = judge(
         [run_samples.run(run_samples.result(), run_samples.result("a.py::b", verdict))]

@@ -4,16 +4,21 @@
 from dataclasses import replace
 from pathlib import Path
 
-from fixtures.host.model.mutation_results import Fate, Result
+from fixtures.host.model.mutation_results import MutantResult, MutantStatus
 from fixtures.host.mutation.mutant import Mutant
-from fixtures.host.mutation.result_cache import Sources
+from fixtures.host.mutation.result_cache import SourceHashes
 
-SOURCES = Sources("common", {"selftests/lookup/t.py": "a", "selftests/lookup/u.py": "a"})
-KILLED = Result(
-    "a-bug", Fate.KILLED, test="selftests/lookup/t.py::t[a|b]", verdict="splat", ran=3, splat="BUG"
+SOURCES = SourceHashes("common", {"selftests/lookup/t.py": "a", "selftests/lookup/u.py": "a"})
+KILLED = MutantResult(
+    "a-bug",
+    MutantStatus.KILLED,
+    test="selftests/lookup/t.py::t[a|b]",
+    verdict="splat",
+    ran=3,
+    splat="BUG",
 )
 CONFIRMED = replace(KILLED, sound=True)
-SURVIVED = Result("b-bug", Fate.SURVIVED, ran=400)
+SURVIVED = MutantResult("b-bug", MutantStatus.SURVIVED, ran=400)
 
 
 def make_mutant(folder: Path, name: str = "a-bug", survives: str = "") -> Mutant:

@@ -6,29 +6,33 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.host.model.mutation_results import Fate, Result
-from fixtures.host.mutation.cli import is_well, line, main
-from fixtures.host.mutation.json_format import seeded
+from fixtures.host.model.mutation_results import MutantResult, MutantStatus
+from fixtures.host.mutation.cli import format_result, is_expected, main
+from fixtures.host.mutation.json_format import make_results
 from tests.unit.host.mutation.mutation_samples import KILLED, SURVIVED, make_mutant
 
 
 def test_survivor_without_reason_needs_work(tmp_path: Path) -> None:
-    assert is_well(make_mutant(tmp_path), KILLED)
-    assert not is_well(make_mutant(tmp_path), SURVIVED)
-    assert is_well(make_mutant(tmp_path, survives="Equal."), SURVIVED)
-    for fate in (Fate.UNBUILT, Fate.UNRUN):
-        assert not is_well(make_mutant(tmp_path, survives="Equal."), Result("a-bug", fate))
-    assert line(make_mutant(tmp_path), SURVIVED).startswith("NOT OK survived")
+    assert is_expected(make_mutant(tmp_path), KILLED)
+    assert not is_expected(make_mutant(tmp_path), SURVIVED)
+    assert is_expected(make_mutant(tmp_path, survives="Equal."), SURVIVED)
+    for fate in (MutantStatus.BUILD_FAILED, MutantStatus.INCONCLUSIVE):
+        assert not is_expected(
+            make_mutant(tmp_path, survives="Equal."), MutantResult("a-bug", fate)
+        )
+    assert format_result(make_mutant(tmp_path), SURVIVED).startswith("NOT OK survived")
 
 
 def test_generated_mutant_need_not_compile(tmp_path: Path) -> None:
-    unbuilt = Result("a-bug", Fate.UNBUILT, message="x.c:7: error: expected expression")
+    unbuilt = MutantResult(
+        "a-bug", MutantStatus.BUILD_FAILED, message="x.c:7: error: expected expression"
+    )
     generated = replace(make_mutant(tmp_path), kind="mechanical swap")
-    assert is_well(generated, unbuilt)
-    results = seeded([(generated, unbuilt), (make_mutant(tmp_path), KILLED)], "ab" * 32)
+    assert is_expected(generated, unbuilt)
+    results = make_results([(generated, unbuilt), (make_mutant(tmp_path), KILLED)], "ab" * 32)
     assert results.ok
     assert results.headline.endswith("1 did not compile")
-    assert not seeded([(make_mutant(tmp_path), unbuilt)], "ab" * 32).ok
+    assert not make_results([(make_mutant(tmp_path), unbuilt)], "ab" * 32).ok
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.host.kernel.patch_series import Series
+from fixtures.host.kernel.patch_series import PatchSeries
 from fixtures.host.mutation import generator
-from fixtures.host.mutation.equivalent_mutants import Equivalent
+from fixtures.host.mutation.equivalent_mutants import EquivalentMutant
 from fixtures.host.mutation.mutant import load_all
 from fixtures.host.util.errors import UserError
 from fixtures.host.util.subprocess_util import run
@@ -39,21 +39,21 @@ def tree(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def series(tree: Path, tmp_path: Path) -> Series:
+def series(tree: Path, tmp_path: Path) -> PatchSeries:
     return _series(tree, tmp_path, AFTER)
 
 
-def _series(tree: Path, tmp_path: Path, after: str) -> Series:
+def _series(tree: Path, tmp_path: Path, after: str) -> PatchSeries:
     (tmp_path / "new.c").write_text(after)
     argv = ["git", "diff", "--no-index", "--no-prefix", "tree/net/netfilter/x.c", "new.c"]
     diff = run(argv, cwd=tmp_path, check=False).stdout
     diff = diff.replace("tree/net/netfilter/x.c", "a/net/netfilter/x.c")
     diff = diff.replace(" new.c", " b/net/netfilter/x.c")
-    return Series(tree, "patches", (("0001.patch", diff.encode()),))
+    return PatchSeries(tree, "patches", (("0001.patch", diff.encode()),))
 
 
 def test_generated_patches_change_only_added_lines(
-    series: Series, tree: Path, tmp_path: Path
+    series: PatchSeries, tree: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "made"
     generator.generate(series, tree, folder)
@@ -115,7 +115,7 @@ def test_out_of_bounds_index_gets_profile_with_ubsan(tree: Path, tmp_path: Path)
 
 
 def test_generated_patches_apply_on_top_of_series(
-    series: Series, tree: Path, tmp_path: Path
+    series: PatchSeries, tree: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "made"
     generator.generate(series, tree, folder)
@@ -124,9 +124,11 @@ def test_generated_patches_apply_on_top_of_series(
         run(["git", "apply", "--check", mutant.path], cwd=tree)
 
 
-def test_equivalent_mutant_has_survives_header(series: Series, tree: Path, tmp_path: Path) -> None:
+def test_equivalent_mutant_has_survives_header(
+    series: PatchSeries, tree: Path, tmp_path: Path
+) -> None:
     change = "without spin_lock(&it)"
-    known = Equivalent("net/netfilter/x.c", "fresh", change, "no concurrency yet")
+    known = EquivalentMutant("net/netfilter/x.c", "fresh", change, "no concurrency yet")
     generator.generate(series, tree, tmp_path / "made", [known])
     survives = {mutant.subject: mutant.survives for mutant in load_all(tmp_path / "made", [])}
     assert survives == {change: known.reason, "8 for 7 in return 7;": ""}
@@ -136,9 +138,9 @@ def test_equivalent_mutant_has_survives_header(series: Series, tree: Path, tmp_p
     ("function", "change"), [("old", "8 for 7 in return 7;"), ("fresh", "9 for 7")]
 )
 def test_equivalent_without_matching_change_is_rejected(
-    series: Series, tree: Path, tmp_path: Path, function: str, change: str
+    series: PatchSeries, tree: Path, tmp_path: Path, function: str, change: str
 ) -> None:
-    stale = Equivalent("net/netfilter/x.c", function, change, "no concurrency yet")
+    stale = EquivalentMutant("net/netfilter/x.c", function, change, "no concurrency yet")
     with pytest.raises(UserError, match=f"no change '.*' in {function}"):
         generator.generate(series, tree, tmp_path / "made", [stale])
 

@@ -9,10 +9,10 @@ from typing import cast
 import pytest
 
 from fixtures.host.kernel import kernel_cache
-from fixtures.host.model.mutation_results import BOOT, Fate, Result
+from fixtures.host.model.mutation_results import BOOT, MutantResult, MutantStatus
 from fixtures.host.mutation import mutant_run
 from fixtures.host.mutation.mutant import Mutant
-from fixtures.host.util.process_group import Processes
+from fixtures.host.util.process_group import ProcessGroup
 
 _SPLAT = "[    1.2] BUG: sleeping function called from invalid context\n[    1.2] RBP: error: 0x0"
 _TITLE = "the kernel complains before any test: BUG: sleeping function"
@@ -41,32 +41,37 @@ class _FakeProcesses:
         return subprocess.CompletedProcess(argv, self._status, "", self._stderr)
 
 
-def _attempt(mutant: Mutant, folder: Path, ended: _FakeProcesses) -> Result:
-    return mutant_run.attempt(mutant, folder / "run", cast(Processes, ended))
+def _attempt(mutant: Mutant, folder: Path, ended: _FakeProcesses) -> MutantResult:
+    return mutant_run.run_mutant(mutant, folder / "run", cast(ProcessGroup, ended))
 
 
 def test_splat_during_boot_kills_mutant(mutant: Mutant, tmp_path: Path) -> None:
     result = _attempt(mutant, tmp_path, _FakeProcesses(1, _STDERR))
-    assert (result.fate, result.test, result.verdict) == (Fate.KILLED, BOOT, "splat")
+    assert (result.fate, result.test, result.verdict) == (MutantStatus.KILLED, BOOT, "splat")
     assert result.message == _TITLE
     assert result.splat == _SPLAT
     assert result.command.startswith("tox -e vm -- --vmconfig=base --mutant=")
-    assert result.is_accusation
+    assert result.is_unconfirmed
 
 
 def test_harness_error_is_inconclusive(mutant: Mutant, tmp_path: Path) -> None:
     for status in (2, 3):
         result = _attempt(mutant, tmp_path, _FakeProcesses(status, "error: too little memory\n"))
-        assert (result.fate, result.message) == (Fate.UNRUN, "error: too little memory")
+        assert (result.fate, result.message) == (
+            MutantStatus.INCONCLUSIVE,
+            "error: too little memory",
+        )
 
 
 def test_traceback_is_inconclusive(mutant: Mutant, tmp_path: Path) -> None:
     ended = _FakeProcesses(1, "Traceback (most recent call last):\nRuntimeError: error: none\n")
-    assert _attempt(mutant, tmp_path, ended).fate is Fate.UNRUN
+    assert _attempt(mutant, tmp_path, ended).fate is MutantStatus.INCONCLUSIVE
 
 
 def test_boot_kill_is_confirmed_by_booting_unmutated_kernel(tmp_path: Path) -> None:
     ended = _FakeProcesses(1, _STDERR)
-    assert not mutant_run.passing("base", [BOOT], tmp_path / "run", cast(Processes, ended))
+    assert not mutant_run.passing_on_unmutated_kernel(
+        "base", [BOOT], tmp_path / "run", cast(ProcessGroup, ended)
+    )
     assert BOOT not in ended.argv
     assert "-k" in ended.argv

@@ -82,7 +82,7 @@ def test_memcmp_arguments_are_not_swapped() -> None:
 
 def test_equal_changes_of_a_function_are_numbered() -> None:
     source = SOURCE.replace(b"rcu_read_lock();", b"f(1); f(1);")
-    assert [change.what for change in changes(source, [8])] == [
+    assert [change.description for change in changes(source, [8])] == [
         "without f(1)",
         "2 for 1 in f(1)",
         "without f(1) (2)",

@@ -5,69 +5,69 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.host.model.mutation_results import BOOT, Fate, Result
+from fixtures.host.model.mutation_results import BOOT, MutantResult, MutantStatus
 from fixtures.host.mutation import result_cache
-from fixtures.host.mutation.result_cache import Results, Sources, sources
+from fixtures.host.mutation.result_cache import ResultCache, SourceHashes, hash_sources
 from fixtures.host.util.paths import ROOT
 from tests.unit.host.mutation.mutation_samples import KILLED, SOURCES, SURVIVED, make_mutant
 
 
 def test_result_is_found_with_same_sources_only(tmp_path: Path) -> None:
     mutant = make_mutant(tmp_path)
-    Results(tmp_path / "cache", SOURCES).keep(mutant, KILLED)
-    assert Results(tmp_path / "cache", SOURCES).find(mutant) == KILLED
-    other = Sources("another profile", SOURCES.tests)
-    assert Results(tmp_path / "cache", other).find(mutant) is None
+    ResultCache(tmp_path / "cache", SOURCES).store(mutant, KILLED)
+    assert ResultCache(tmp_path / "cache", SOURCES).find(mutant) == KILLED
+    other = SourceHashes("another profile", SOURCES.tests)
+    assert ResultCache(tmp_path / "cache", other).find(mutant) is None
 
 
 @pytest.mark.parametrize(
     ("fate", "test", "changed", "found"),
     [
-        (Fate.KILLED, "selftests/lookup/t.py::t", "selftests/lookup/t.py", False),
-        (Fate.KILLED, "selftests/lookup/t.py::t", "selftests/lookup/u.py", True),
-        (Fate.KILLED, "selftests/lookup/t.py::t", "selftests/new/v.py", True),
-        (Fate.KILLED, BOOT, "selftests/lookup/t.py", True),
-        (Fate.SURVIVED, "", "selftests/lookup/u.py", False),
-        (Fate.SURVIVED, "", "selftests/new/v.py", False),
+        (MutantStatus.KILLED, "selftests/lookup/t.py::t", "selftests/lookup/t.py", False),
+        (MutantStatus.KILLED, "selftests/lookup/t.py::t", "selftests/lookup/u.py", True),
+        (MutantStatus.KILLED, "selftests/lookup/t.py::t", "selftests/new/v.py", True),
+        (MutantStatus.KILLED, BOOT, "selftests/lookup/t.py", True),
+        (MutantStatus.SURVIVED, "", "selftests/lookup/u.py", False),
+        (MutantStatus.SURVIVED, "", "selftests/new/v.py", False),
     ],
 )
 def test_kill_depends_on_its_test_file_and_survival_on_all(
-    tmp_path: Path, fate: Fate, test: str, changed: str, found: bool
+    tmp_path: Path, fate: MutantStatus, test: str, changed: str, found: bool
 ) -> None:
-    mutant, result = make_mutant(tmp_path), Result("a-bug", fate, test=test)
-    Results(tmp_path / "cache", SOURCES).keep(mutant, result)
-    later = Sources(SOURCES.common, {**SOURCES.tests, changed: "b"})
-    assert Results(tmp_path / "cache", later).find(mutant) == (result if found else None)
+    mutant, result = make_mutant(tmp_path), MutantResult("a-bug", fate, test=test)
+    ResultCache(tmp_path / "cache", SOURCES).store(mutant, result)
+    later = SourceHashes(SOURCES.common, {**SOURCES.tests, changed: "b"})
+    assert ResultCache(tmp_path / "cache", later).find(mutant) == (result if found else None)
 
 
 def test_hashed_test_files_are_those_that_pytest_collects() -> None:
-    found = sources("a hash")
+    found = hash_sources("a hash")
     assert "selftests/lookup/test_hit.py" in found.tests
     assert "selftests/races/interleavings.py" not in found.tests
-    assert found.common != sources("another hash").common
+    assert found.common != hash_sources("another hash").common
 
 
 def test_all_results_are_read_whatever_their_sources(tmp_path: Path) -> None:
-    Results(tmp_path / "cache", SOURCES).keep(make_mutant(tmp_path), KILLED)
-    other = Results(tmp_path / "cache", Sources("other tests", {}))
-    other.keep(make_mutant(tmp_path, "b-bug"), SURVIVED)
+    ResultCache(tmp_path / "cache", SOURCES).store(make_mutant(tmp_path), KILLED)
+    other = ResultCache(tmp_path / "cache", SourceHashes("other tests", {}))
+    other.store(make_mutant(tmp_path, "b-bug"), SURVIVED)
     (tmp_path / "cache/broken.json").write_text("{")
-    assert sorted(result.name for result in other.every()) == ["a-bug", "b-bug"]
+    assert sorted(result.name for result in other.all_results()) == ["a-bug", "b-bug"]
 
 
 def test_changed_patch_is_not_found(tmp_path: Path) -> None:
     mutant = make_mutant(tmp_path)
-    cache = Results(tmp_path / "cache", SOURCES)
-    cache.keep(mutant, KILLED)
+    cache = ResultCache(tmp_path / "cache", SOURCES)
+    cache.store(mutant, KILLED)
     mutant.path.write_text("changed")
     assert cache.find(mutant) is None
 
 
-@pytest.mark.parametrize("fate", [Fate.UNBUILT, Fate.UNRUN])
-def test_inconclusive_result_is_not_stored(tmp_path: Path, fate: Fate) -> None:
+@pytest.mark.parametrize("fate", [MutantStatus.BUILD_FAILED, MutantStatus.INCONCLUSIVE])
+def test_inconclusive_result_is_not_stored(tmp_path: Path, fate: MutantStatus) -> None:
     mutant = make_mutant(tmp_path)
-    cache = Results(tmp_path / "cache", SOURCES)
-    cache.keep(mutant, Result("a-bug", fate))
+    cache = ResultCache(tmp_path / "cache", SOURCES)
+    cache.store(mutant, MutantResult("a-bug", fate))
     assert cache.find(mutant) is None
 
 

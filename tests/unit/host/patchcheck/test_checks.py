@@ -11,7 +11,7 @@ from fixtures.host.util.errors import UserError
 
 
 def test_layout_differences_are_findings(tmp_path: Path) -> None:
-    expected = tmp_path / uapi_headers.LAYOUT
+    expected = tmp_path / uapi_headers.LAYOUT_FILE
     (missing,) = uapi_headers._compare("a\n", expected, accept=False)
     assert "--accept-layout" in missing.text
 
@@ -28,14 +28,16 @@ def test_kernel_doc_reports_only_new_warnings(tmp_path: Path) -> None:
         "print(\"Warning: a.h:9 struct member 'fresh' not described in 'thing'\")\n"
         "sys.exit(2)\n"
     )
-    found = kernel_doc.kernel_doc(["a.h", "Kconfig", "tools/b.c"], {"a.h": b"int old;"}, tmp_path)
+    found = kernel_doc.check_kernel_doc(
+        ["a.h", "Kconfig", "tools/b.c"], {"a.h": b"int old;"}, tmp_path
+    )
     assert found == [Finding("a.h:9", "struct member 'fresh' not described in 'thing'")]
 
 
 def test_kernel_doc_failure_without_warning_is_a_finding(tmp_path: Path) -> None:
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts/kernel-doc").write_text("raise SystemExit('broken')\n")
-    (found,) = kernel_doc.kernel_doc(["a.h"], {}, tmp_path)
+    (found,) = kernel_doc.check_kernel_doc(["a.h"], {}, tmp_path)
     assert "broken" in found.text
 
 

@@ -21,7 +21,7 @@ def git(folder: Path, *argv: str) -> None:
 
 
 @pytest.fixture
-def patches(tmp_path: Path) -> patch_series.Series:
+def patches(tmp_path: Path) -> patch_series.PatchSeries:
     """Two patches of one file, written by git format-patch."""
     repo, folder = tmp_path / "repo", tmp_path / "patches"
     repo.mkdir()
@@ -33,7 +33,7 @@ def patches(tmp_path: Path) -> patch_series.Series:
     git(repo, "format-patch", "-q", "-o", str(folder), "HEAD~2")
     names = sorted(path.name for path in folder.iterdir())
     (folder / "series").write_text("\n".join(names))
-    return patch_series.load(folder, "patches")
+    return patch_series.load_series(folder, "patches")
 
 
 @pytest.fixture
@@ -45,21 +45,25 @@ def tree(tmp_path: Path) -> Path:
     return folder
 
 
-def test_applicable_mails_have_no_findings(patches: patch_series.Series, tree: Path) -> None:
-    assert mail_checks.applies(patches, tree, patch_series.overlay(patches, tree)) == []
+def test_applicable_mails_have_no_findings(patches: patch_series.PatchSeries, tree: Path) -> None:
+    assert mail_checks.check_git_am(patches, tree, patch_series.make_overlay(patches, tree)) == []
     assert (tree / "file.c").read_text() == BEFORE
 
 
-def test_mail_that_does_not_apply_is_a_finding(patches: patch_series.Series, tree: Path) -> None:
-    wanted = patch_series.overlay(patches, tree)
+def test_mail_that_does_not_apply_is_a_finding(
+    patches: patch_series.PatchSeries, tree: Path
+) -> None:
+    wanted = patch_series.make_overlay(patches, tree)
     (tree / "file.c").write_text(BEFORE.replace("three", "3"))
-    (finding,) = mail_checks.applies(patches, tree, wanted)
+    (finding,) = mail_checks.check_git_am(patches, tree, wanted)
     assert finding.place == f"patches/{patches.patches[0][0]}"
     assert "git am" in finding.text
 
 
-def test_different_result_of_git_am_is_a_finding(patches: patch_series.Series, tree: Path) -> None:
-    (finding,) = mail_checks.applies(patches, tree, {"file.c": b"something else\n"})
+def test_different_result_of_git_am_is_a_finding(
+    patches: patch_series.PatchSeries, tree: Path
+) -> None:
+    (finding,) = mail_checks.check_git_am(patches, tree, {"file.c": b"something else\n"})
     assert finding.place == "file.c"
 
 
@@ -76,24 +80,24 @@ def test_different_result_of_git_am_is_a_finding(patches: patch_series.Series, t
     ids=["clean", "warning", "broken"],
 )
 def test_checkpatch_output_becomes_findings(
-    patches: patch_series.Series, tree: Path, script: str, expected: list[str]
+    patches: patch_series.PatchSeries, tree: Path, script: str, expected: list[str]
 ) -> None:
     (tree / "scripts").mkdir()
     (tree / "scripts/checkpatch.pl").write_text(f"{script};\n")
-    assert [finding.text for finding in mail_checks.style(patches, tree)] == expected
+    assert [finding.text for finding in mail_checks.check_checkpatch(patches, tree)] == expected
 
 
 @pytest.mark.parametrize("count", ["0", "3", "-1", "one", ""])
-def test_invalid_patch_count_is_rejected(patches: patch_series.Series, count: str) -> None:
+def test_invalid_patch_count_is_rejected(patches: patch_series.PatchSeries, count: str) -> None:
     with pytest.raises(UserError, match="has 2 patches"):
-        patch_series.first(patches, count)
+        patch_series.first_patches(patches, count)
 
 
-def test_first_patches_are_a_prefix_of_series(patches: patch_series.Series) -> None:
-    assert patch_series.first(patches, "1").patches == patches.patches[:1]
-    assert patch_series.first(patches, "2").sha256 == patches.sha256
+def test_first_patches_are_a_prefix_of_series(patches: patch_series.PatchSeries) -> None:
+    assert patch_series.first_patches(patches, "1").patches == patches.patches[:1]
+    assert patch_series.first_patches(patches, "2").sha256 == patches.sha256
 
 
-def test_git_error_is_not_a_finding(patches: patch_series.Series, tree: Path) -> None:
+def test_git_error_is_not_a_finding(patches: patch_series.PatchSeries, tree: Path) -> None:
     with pytest.raises(CommandError):
-        mail_checks.applies(patches, tree, {})
+        mail_checks.check_git_am(patches, tree, {})

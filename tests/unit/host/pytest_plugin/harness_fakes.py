@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from _pytest.runner import runtestprotocol
 
-from fixtures.host.execution.snapshot_layers import Layers
+from fixtures.host.execution.snapshot_layers import SnapshotLayers
 from fixtures.host.execution.verdict import TestVerdict
 from fixtures.host.model.results import TestResult, Verdict, area_of, outcome_of
 from fixtures.host.pytest_plugin import (
@@ -25,7 +25,7 @@ from fixtures.host.pytest_plugin import (
     worker,
 )
 from fixtures.host.pytest_plugin.run_context import RunContext
-from fixtures.host.vm.qemu_args import Machine
+from fixtures.host.vm.qemu_args import MachineConfig
 
 PLUGINS = (
     "-p", "fixtures.host.pytest_plugin.options", "-p", "fixtures.host.pytest_plugin.hooks",
@@ -45,7 +45,7 @@ class FakeLayers:
     collected: dict[str, list[str]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
-    def clauses(self) -> dict[str, list[str]]:
+    def clauses_by_test(self) -> dict[str, list[str]]:
         return self.collected
 
     def missing_features(self) -> list[str]:
@@ -121,7 +121,7 @@ class Harness:
 
 def make_context(folder: Path) -> RunContext:
     """Return a context with all directories below one directory."""
-    machine = Machine(Path("bzImage"), "k", Path("root"), "r", "tcg", 1024, 2, ())
+    machine = MachineConfig(Path("bzImage"), "k", Path("root"), "r", "tcg", 1024, 2, ())
     return RunContext(
         profile="base",
         machine=machine,
@@ -173,12 +173,12 @@ def install_fakes(root: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
     monkeypatch.setattr(remote_workers, "is_local", lambda _controller: harness.local)
     for role in (controller, worker):
         monkeypatch.setattr(role, "set_up_run", set_up_run)
-        monkeypatch.setattr(role, "new_scratch", harness.run_directory)
+        monkeypatch.setattr(role, "new_run_directory", harness.run_directory)
         monkeypatch.setattr(
             role, "die_with_parent", lambda: harness.events.append("dies with its parent")
         )
     monkeypatch.setattr(
-        RunContext, "snapshot_layers", lambda _self, _log: cast(Layers, harness.layers)
+        RunContext, "snapshot_layers", lambda _self, _log: cast(SnapshotLayers, harness.layers)
     )
     monkeypatch.setattr(run_recorder, "qemu_version", lambda: "QEMU emulator version 7.2")
     return harness

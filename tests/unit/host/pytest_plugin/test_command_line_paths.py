@@ -38,7 +38,7 @@ def _run_pytest(*args: str | Path) -> "subprocess.CompletedProcess[str]":
 
 
 def test_existing_path_after_space_is_option_value(tmp_path: Path) -> None:
-    path_options = [option.flag for option in OPTIONS if option.path]
+    path_options = [option.flag for option in OPTIONS if option.is_path]
     assert "--kernel-tree" in path_options
     words = [word for flag in path_options for word in (flag, tmp_path)]
     done = _run_pytest(*words, "--report", tmp_path, _TEST)

@@ -13,7 +13,7 @@ from fixtures.host.pytest_plugin import kselftest_mode
 from fixtures.host.pytest_plugin.run_context import RunContext
 from fixtures.host.util.errors import UserError
 from fixtures.host.util.paths import ROOT
-from fixtures.host.vm.qemu_args import Machine
+from fixtures.host.vm.qemu_args import MachineConfig
 
 
 def config(**given: Any) -> pytest.Config:
@@ -69,7 +69,7 @@ def test_kselftests_and_suite_tests_exclude_each_other(
 
 def context(**overrides: Any) -> RunContext:
     """Return a context with sample values."""
-    machine = Machine(Path("bzImage"), "k", Path("root"), "r", "tcg", 1024, 2, ("quiet",))
+    machine = MachineConfig(Path("bzImage"), "k", Path("root"), "r", "tcg", 1024, 2, ("quiet",))
     values: dict[str, Any] = {
         "profile": "upstream",
         "machine": machine,

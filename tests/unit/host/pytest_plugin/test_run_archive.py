@@ -58,7 +58,7 @@ def test_excluded_runs_are_not_in_history(context: FakeContext) -> None:
     context.archive(_run(1), no_history=True)
     context.archive(_run(2, "tests/canary/faulty_tests/test_a.py::t"))
     context.archive(_run(3), mutant="x.patch")
-    assert list(run_history_store.kept(context.cache)) == []
+    assert list(run_history_store.load_records(context.cache)) == []
 
 
 def test_build_inputs_are_beside_report_until_next_run(context: FakeContext) -> None:

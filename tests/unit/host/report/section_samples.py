@@ -7,73 +7,77 @@ from pathlib import Path
 
 from fixtures.host.bench import report_section as bench_section
 from fixtures.host.coverage import report_section as coverage_section
-from fixtures.host.model.bench_results import Bench
-from fixtures.host.model.coverage_results import Added, Coverage, Reason, State
-from fixtures.host.model.mutation_results import Fate, Result, Seeded
+from fixtures.host.model.bench_results import BenchResults
+from fixtures.host.model.coverage_results import AddedLine, CoverageResults, Exclusion, LineState
+from fixtures.host.model.mutation_results import MutantResult, MutantStatus, MutationResults
 from fixtures.host.mutation import report_section as mutation_section
-from fixtures.host.mutation.json_format import seeded
+from fixtures.host.mutation.json_format import make_results
 from fixtures.host.mutation.mutant import Mutant
 from fixtures.host.report.extra_sections import ReportSection, Section, SectionContent
 from fixtures.host.report_command.sections import SECTIONS
-from tests.unit.host.bench.bench_samples import bench, figure
+from tests.unit.host.bench.bench_samples import make_bench_results, make_measurement
 
 SERIES = "ab" * 32
 """The series of run_samples.info()."""
 PLOT = b'<svg xmlns="http://www.w3.org/2000/svg" width="504" height="180"></svg>'
 
 
-def mutant_with_result(name: str, fate: Fate, survives: str = "") -> tuple[Mutant, Result]:
+def mutant_with_result(
+    name: str, fate: MutantStatus, survives: str = ""
+) -> tuple[Mutant, MutantResult]:
     """Return a mutant and its result."""
-    clauses = ("MM-1", "SN-2") if fate is Fate.KILLED else ("SN-2",)
+    clauses = ("MM-1", "SN-2") if fate is MutantStatus.KILLED else ("SN-2",)
     mutant = Mutant(
         Path(f"{name}.patch"), f"{name} <is> wrong", "Why.", clauses, "own", 3, "base", survives
     )
-    result = Result(name, fate, ran=7, message="a & b")
-    if fate is Fate.KILLED:
+    result = MutantResult(name, fate, ran=7, message="a & b")
+    if fate is MutantStatus.KILLED:
         test = "selftests/lookup/test_a.py::test_found[ipv4]"
         result = replace(result, test=test, verdict="splat")
     return mutant, result
 
 
-def some_mutants(series: str = SERIES) -> Seeded:
+def some_mutants(series: str = SERIES) -> MutationResults:
     """Return two killed mutants, a survivor and an equivalent mutant."""
-    return seeded(
+    return make_results(
         [
-            mutant_with_result("caught", Fate.KILLED),
-            mutant_with_result("excused", Fate.SURVIVED, "Both orders are right."),
-            mutant_with_result("missed", Fate.SURVIVED),
-            mutant_with_result("also-caught", Fate.KILLED),
+            mutant_with_result("caught", MutantStatus.KILLED),
+            mutant_with_result("excused", MutantStatus.SURVIVED, "Both orders are right."),
+            mutant_with_result("missed", MutantStatus.SURVIVED),
+            mutant_with_result("also-caught", MutantStatus.KILLED),
         ],
         series,
     )
 
 
-def some_lines(series: str = SERIES) -> Coverage:
+def some_lines(series: str = SERIES) -> CoverageResults:
     """Return four lines of code in two files; two of them ran."""
-    return Coverage(
+    return CoverageResults(
         {
             "net/a.c": [
-                Added(3, "int x;", State.NO_CODE),
-                Added(4, "\tif (bad && a < b)", State.REACHED, 7, "make", (7, 0)),
-                Added(5, "\t\treturn -ENOMEM;" + " /* so long */" * 30, State.UNREACHED, 0, "make"),
-                Added(9, "\treturn 0;", State.REASONED, 0, "make", (), "never <called>"),
+                AddedLine(3, "int x;", LineState.NO_CODE),
+                AddedLine(4, "\tif (bad && a < b)", LineState.REACHED, 7, "make", (7, 0)),
+                AddedLine(
+                    5, "\t\treturn -ENOMEM;" + " /* so long */" * 30, LineState.UNREACHED, 0, "make"
+                ),
+                AddedLine(9, "\treturn 0;", LineState.EXCLUDED, 0, "make", (), "never <called>"),
             ],
-            "net/b.c": [Added(1, "\tgo();", State.REACHED, 1, "run", (1,))],
+            "net/b.c": [AddedLine(1, "\tgo();", LineState.REACHED, 1, "run", (1,))],
         },
-        [Reason("net/a.c", "gone", ("x",), "no longer true")],
+        [Exclusion("net/a.c", "gone", ("x",), "no longer true")],
         series,
     )
 
 
-def some_measurements(series: str = SERIES) -> Bench:
+def some_measurements(series: str = SERIES) -> BenchResults:
     """Return measurements that meet one goal and miss another."""
     figures = [
-        figure("lookup", 1000.0, 1002.0, 1004.0, by="flow map"),
-        figure("lookup", 500.0, by="kfunc"),
-        figure("lookup", 900.0, by="plain hash"),
+        make_measurement("lookup", 1000.0, 1002.0, 1004.0, by="flow map"),
+        make_measurement("lookup", 500.0, by="kfunc"),
+        make_measurement("lookup", 900.0, by="plain hash"),
     ]
-    made = bench(figures)
-    return Bench(**{**vars(made), "series": series})
+    made = make_bench_results(figures)
+    return BenchResults(**{**vars(made), "series": series})
 
 
 def mutation(series: str = SERIES) -> SectionContent:

@@ -4,7 +4,7 @@
 from typing import Any
 
 from fixtures.host.model.results import Run, Verdict
-from fixtures.host.report.aggregate import columns, merged
+from fixtures.host.report.aggregate import columns, merge_tests
 from tests.unit.host.report import run_samples
 
 
@@ -14,7 +14,7 @@ def test_worst_result_of_a_test_comes_first() -> None:
         run_samples.run(run_samples.result(verdict=one), started=f"{at}")
         for at, one in enumerate(verdicts)
     ]
-    (test,) = merged(runs)
+    (test,) = merge_tests(runs)
     assert [found.verdict for _, found in test.results] == [
         Verdict.PANIC,
         Verdict.INFRA,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures.guest.race.python_race import Call
-from fixtures.guest.race.python_race import Report as RaceReport
+from fixtures.guest.race.python_race import RaceReport as RaceReport
+from fixtures.guest.race.python_race import TimedCall
 from fixtures.host.model.contract_clauses import parse
 from fixtures.host.model.results import Verdict
 from fixtures.host.report import cover_letter, summary_json
@@ -24,8 +24,8 @@ HOSTILE = st.sampled_from(
 
 
 def _race(rounds: int, apart: int, seconds: float) -> str:
-    calls = [Call(0, 2, 0)] * rounds
-    others = [Call(1, 3, 0)] * (rounds - apart) + [Call(5, 6, 0)] * apart
+    calls = [TimedCall(0, 2, 0)] * rounds
+    others = [TimedCall(1, 3, 0)] * (rounds - apart) + [TimedCall(5, 6, 0)] * apart
     return str(RaceReport(7, {"one": calls, "other": others}, seconds=seconds))
 
 
@@ -78,7 +78,7 @@ To repeat, in a clone of the suite:
 
 def test_consecutive_clause_ids_become_ranges() -> None:
     names = ["V0-1", "MM-1", "MM-2", "MM-3", "MM-10", "FM-9", "FM-10", "odd", "<b>-x"]
-    assert cover_letter.compact(names) == "V0-1, MM-1..3, MM-10, FM-9..10, odd, <b>-x"
+    assert cover_letter.clause_ranges(names) == "V0-1, MM-1..3, MM-10, FM-9..10, odd, <b>-x"
 
 
 def test_command_can_be_pasted_into_a_shell() -> None:
@@ -100,10 +100,10 @@ def test_no_line_is_too_long_or_starts_a_patch(
         run_samples.result(f"{name}{at}", verdict, message=message, clauses=("MM-1", "ZZ-3"))
         for at, (name, message, verdict) in enumerate(tests)
     ]
-    run = summary_json.tidy(
+    run = summary_json.sanitize_run(
         run_samples.run(*results, profile=note, kernel_release=note, notes=(note,), started=note)
     )
-    text = cover_letter.render([run, summary_json.tidy(run_samples.run(*results))], CLAUSES)
+    text = cover_letter.render([run, summary_json.sanitize_run(run_samples.run(*results))], CLAUSES)
     assert text.isascii()
     for line in text.splitlines():
         assert len(line) <= cover_letter.WIDTH

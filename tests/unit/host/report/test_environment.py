@@ -9,7 +9,7 @@ from tests.unit.host.report import run_samples
 
 
 def test_rows_have_the_main_facts() -> None:
-    rows = dict(environment.rows(run_samples.run()))
+    rows = dict(environment.fact_rows(run_samples.run()))
     assert rows["base"] == "debian 7.3.4-1, patched by Debian"
     assert rows["series"] == "v7.3, 1 patch"
     assert rows["series sha256"] == "ab" * 32
@@ -21,12 +21,13 @@ def test_rows_have_the_main_facts() -> None:
 
 def test_unpatched_kernel_has_no_series() -> None:
     assert (
-        dict(environment.rows(run_samples.run(kernel={"series": None})))["series"] == "none applied"
+        dict(environment.fact_rows(run_samples.run(kernel={"series": None})))["series"]
+        == "none applied"
     )
 
 
 def test_unknown_facts_have_no_row() -> None:
-    rows = environment.rows(
+    rows = environment.fact_rows(
         run_samples.run(kernel={}, host={}, accel_reason="", deadline_scale=1.0)
     )
     labels = [label for label, _ in rows]
@@ -36,21 +37,23 @@ def test_unknown_facts_have_no_row() -> None:
 
 
 def test_metadata_is_flattened() -> None:
-    rows = dict(environment.ingredients(run_samples.run()))
+    rows = dict(environment.flat_metadata(run_samples.run()))
     assert rows["series patches"] == "0001-a.patch " + "ef" * 32
     assert rows["fragments base.config"] == "cd" * 32
 
 
 def test_repeat_command_has_the_options_of_the_run() -> None:
-    assert environment.repeat(run_samples.run(argv=())) == "tox -e vm"
-    assert environment.repeat(run_samples.run(argv=("-k", "a b"))) == "tox -e vm -- -k 'a b'"
+    assert environment.repeat_command(run_samples.run(argv=())) == "tox -e vm"
+    assert (
+        environment.repeat_command(run_samples.run(argv=("-k", "a b"))) == "tox -e vm -- -k 'a b'"
+    )
 
 
 def test_titles_of_runs_are_distinct() -> None:
     base, debug = run_samples.run(), run_samples.run(profile="debug")
     again = run_samples.run(started="later")
-    assert [environment.title(run, [base, debug]) for run in (base, debug)] == ["base", "debug"]
-    assert environment.title(base, [base, again]) != environment.title(again, [base, again])
+    assert [environment.run_title(run, [base, debug]) for run in (base, debug)] == ["base", "debug"]
+    assert environment.run_title(base, [base, again]) != environment.run_title(again, [base, again])
 
 
 _json = st.recursive(
@@ -65,7 +68,7 @@ _inner = st.sampled_from(["kind", "version", "patched_by", "name", "sha256", "pa
 @settings(max_examples=60)
 @given(st.dictionaries(_field, _json | st.dictionaries(_inner, _json)))
 def test_metadata_of_any_shape_can_be_rendered(kernel: dict[str, object]) -> None:
-    run = summary_json.tidy(run_samples.run(run_samples.result(), kernel=kernel))
+    run = summary_json.sanitize_run(run_samples.run(run_samples.result(), kernel=kernel))
     html_report.render([run], ())
     markdown_summary.render([run], ())
     assert summary_json.parse(summary_json.render([run])) == [run]

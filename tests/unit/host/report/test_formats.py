@@ -60,7 +60,7 @@ def _runs(draw: st.DrawFn) -> Run:
         )
         for at, (name, verdict, message) in enumerate(names)
     ]
-    return summary_json.tidy(run_samples.run(*tests))
+    return summary_json.sanitize_run(run_samples.run(*tests))
 
 
 class Page(HTMLParser):
@@ -260,7 +260,7 @@ def test_kunit_parser_is_not_confused_by_guest_output(tmp_path: Path) -> None:
         for verdict in Verdict
     ]
     # Ids may be duplicates here: the test is about names.
-    run = summary_json.tidy(run_samples.run(*tests))
+    run = summary_json.sanitize_run(run_samples.run(*tests))
     assert _kunit_counts(tmp_path, [run]) == counts(run.tests)
     assert _junit_counts(junit_xml.render([run])) == counts(run.tests)
 
@@ -306,7 +306,7 @@ def test_junit_carries_verdict_clauses_and_environment() -> None:
 
 
 def _page(*tests: TestResult) -> str:
-    return html_report.render([summary_json.tidy(run_samples.run(*tests))], CLAUSES)
+    return html_report.render([summary_json.sanitize_run(run_samples.run(*tests))], CLAUSES)
 
 
 def test_html_has_no_external_resources() -> None:
@@ -390,7 +390,7 @@ def test_markdown_is_bounded_and_balanced() -> None:
         run_samples.result(f"a.py::{at}", Verdict.FAILED, message=NASTY * 200, replay="x `y` z")
         for at in range(60)
     ]
-    text = markdown_summary.render([summary_json.tidy(run_samples.run(*tests))], CLAUSES)
+    text = markdown_summary.render([summary_json.sanitize_run(run_samples.run(*tests))], CLAUSES)
     assert len(text.encode()) < 900_000
     assert "40 further failures" in text
     outside = re.sub(r"^(`{3,})text\n.*?\n\1$", "", text, flags=re.DOTALL | re.MULTILINE)

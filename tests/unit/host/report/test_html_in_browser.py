@@ -73,7 +73,7 @@ def _runs(number: int) -> list[Run]:
     runs = [run_samples.run(*TESTS), run_samples.run(*TESTS, profile="debug")]
     other = replace(TESTS[0], verdict=Verdict.HANG, outcome="failed", message="no word")
     again = run_samples.run(other, *TESTS[1:], started="2026-01-03T10:00:00Z")
-    return [summary_json.tidy(run) for run in [*runs, again][:number]]
+    return [summary_json.sanitize_run(run) for run in [*runs, again][:number]]
 
 
 def _page(number: int, sections: Sequence[Section] = ()) -> str:

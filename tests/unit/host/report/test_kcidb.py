@@ -22,7 +22,9 @@ _text = st.one_of(
 
 
 def _values(*runs: Run) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(kcidb.render([summary_json.tidy(run) for run in runs]))
+    values: dict[str, Any] = json.loads(
+        kcidb.render([summary_json.sanitize_run(run) for run in runs])
+    )
     LATEST.validate(values)
     return values
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from fixtures.host.model.results import Run, Verdict
 from fixtures.host.report import cover_letter, html_report, run_history, run_history_store
-from fixtures.host.report.flake_stats import histories, percent, sentence
+from fixtures.host.report.flake_stats import histories, percent, summary_sentence
 from fixtures.host.report.report_writer import write_all
-from fixtures.host.report.run_history import Record
+from fixtures.host.report.run_history import RunRecord
 from fixtures.host.report_command.cli import main
 from fixtures.host.util.errors import UserError
 from fixtures.host.util.zstd_compat import zstd
@@ -34,19 +34,19 @@ def _run(at: int, flaky: Verdict = Verdict.PASSED, key: str = "k1", **more: obje
     )
 
 
-def _records(*verdicts: Verdict) -> list[Record]:
+def _records(*verdicts: Verdict) -> list[RunRecord]:
     return [run_history.record_of(_run(at, verdict)) for at, verdict in enumerate(verdicts, 1)]
 
 
 def test_runs_and_failures_are_counted_per_test() -> None:
     records = _records(*[Verdict.PASSED] * 17, Verdict.HANG, Verdict.SKIPPED, Verdict.FAILED)
     (history,) = histories(records)
-    assert (history.runs, history.clean, history.tests, history.results) == (20, 18, 2, 39)
+    assert (history.runs, history.clean_runs, history.tests, history.results) == (20, 18, 2, 39)
     (flake,) = history.flakes
     assert (flake.test, flake.runs, flake.failures) == (FLAKY, 19, 2)
     assert flake.verdicts == {"hang": 1, "failed": 1}
     assert (flake.last, flake.message) == ("2026-01-20T10:00:00+00:00", "lost in 20")
-    assert sentence(history) == (
+    assert summary_sentence(history) == (
         "20 runs of 2 tests, 0 of the complete suite, 18 without a failure; 2 of 39 results"
         " failed (5.1 %), in 1 test."
     )
@@ -65,7 +65,7 @@ def test_kernels_and_profiles_are_counted_separately() -> None:
 def test_report_history_has_its_own_kernels_only_and_each_run_once() -> None:
     runs = [_run(1), _run(2), _run(2, key="k2"), _run(1)]
     known = [run_history.record_of(run) for run in runs]
-    assert run_history.about([_run(2)], known) == [known[0], known[1]]
+    assert run_history.records_for_runs([_run(2)], known) == [known[0], known[1]]
 
 
 def test_order_of_results_does_not_change_the_record() -> None:
@@ -77,7 +77,9 @@ def test_order_of_results_does_not_change_the_record() -> None:
 @given(st.lists(st.dictionaries(st.text(max_size=5), st.sampled_from(Verdict)), max_size=4))
 def test_records_round_trip_through_json(verdicts: list[dict[str, Verdict]]) -> None:
     records = [
-        Record(profile="base", kernel="k", started=str(at), verdicts=found, said={"ü\ud800": "x"})
+        RunRecord(
+            profile="base", kernel="k", started=str(at), verdicts=found, said={"ü\ud800": "x"}
+        )
         for at, found in enumerate(verdicts)
     ]
     assert run_history.parse(run_history.render(records)) == records
@@ -136,8 +138,8 @@ def test_percent_has_two_significant_digits() -> None:
 def test_stored_records_are_loaded(tmp_path: Path) -> None:
     records = _records(Verdict.PASSED, Verdict.FAILED)
     for record in [*records, records[0]]:
-        run_history_store.keep(record, tmp_path)
-    assert list(run_history_store.kept(tmp_path)) == records
+        run_history_store.store_record(record, tmp_path)
+    assert list(run_history_store.load_records(tmp_path)) == records
     assert not list(tmp_path.rglob(".*"))
 
 
@@ -145,46 +147,48 @@ def test_oldest_records_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(run_history_store, "MAX_RUNS", 3)
     records = _records(*[Verdict.PASSED] * 5)
     for record in records:
-        run_history_store.keep(record, tmp_path)
-    assert list(run_history_store.kept(tmp_path)) == records[2:]
+        run_history_store.store_record(record, tmp_path)
+    assert list(run_history_store.load_records(tmp_path)) == records[2:]
 
 
 def test_least_recent_kernels_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_history_store, "MAX_GROUPS", 2)
     for key in ("k3", "k2", "k1"):
-        run_history_store.keep(run_history.record_of(_run(1, key=key)), tmp_path)
-    assert [record.kernel for record in run_history_store.kept(tmp_path)] == ["k1", "k2"]
+        run_history_store.store_record(run_history.record_of(_run(1, key=key)), tmp_path)
+    assert [record.kernel for record in run_history_store.load_records(tmp_path)] == ["k1", "k2"]
 
 
 def test_unreadable_files_are_ignored(tmp_path: Path) -> None:
     record = run_history.record_of(_run(1))
-    run_history_store.keep(record, tmp_path)
+    run_history_store.store_record(record, tmp_path)
     (folder,) = (tmp_path / "ledger").iterdir()
     (folder / "x.json.zst").write_bytes(b"no zstd")
     (folder / "y.json.zst").write_bytes(zstd.compress(b"{}"))
     (folder / "z.json.zst").mkdir()
-    assert list(run_history_store.kept(tmp_path)) == [record]
+    assert list(run_history_store.load_records(tmp_path)) == [record]
 
 
 def test_records_of_one_kernel_and_profile_are_loaded(tmp_path: Path) -> None:
     records = [run_history.record_of(_run(at, key=key)) for at, key in enumerate(["k1", "k2"], 1)]
     for record in records:
-        run_history_store.keep(record, tmp_path)
-    assert list(run_history_store.kept(tmp_path, records[1].group)) == records[1:]
-    assert list(run_history_store.kept(tmp_path, ("debug", "k1"))) == []
+        run_history_store.store_record(record, tmp_path)
+    assert list(run_history_store.load_records(tmp_path, records[1].group)) == records[1:]
+    assert list(run_history_store.load_records(tmp_path, ("debug", "k1"))) == []
 
 
 def test_hostile_names_do_not_escape_the_cache(tmp_path: Path) -> None:
-    record = Record(profile="../../x", kernel="/etc", started="../2026")
-    run_history_store.keep(record, tmp_path / "cache")
+    record = RunRecord(profile="../../x", kernel="/etc", started="../2026")
+    run_history_store.store_record(record, tmp_path / "cache")
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
-    assert list(run_history_store.kept(tmp_path / "cache")) == [record]
-    assert list(run_history_store.kept(tmp_path / "cache", record.group)) == [record]
+    assert list(run_history_store.load_records(tmp_path / "cache")) == [record]
+    assert list(run_history_store.load_records(tmp_path / "cache", record.group)) == [record]
 
 
 def test_record_of_a_whole_suite_is_small(tmp_path: Path) -> None:
     verdicts = {f"{FLAKY}_of_many[{at}-{at * 7919 % 1009}]": Verdict.PASSED for at in range(500)}
-    run_history_store.keep(Record(profile="base", kernel="k", verdicts=verdicts), tmp_path)
+    run_history_store.store_record(
+        RunRecord(profile="base", kernel="k", verdicts=verdicts), tmp_path
+    )
     (path,) = tmp_path.rglob("*.zst")
     assert path.stat().st_size < 8 << 10
 
@@ -195,7 +199,7 @@ def test_history_option_prints_the_stored_history(
     monkeypatch.setenv("FLOWMAP_CACHE", str(tmp_path))
     assert main(["--history"]) == 0
     for record in _records(Verdict.PASSED, Verdict.FAILED):
-        run_history_store.keep(record, tmp_path)
+        run_history_store.store_record(record, tmp_path)
     assert main(["--history"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "run history: no runs stored"
@@ -212,10 +216,10 @@ def test_run_is_complete_if_every_test_of_the_suite_has_a_verdict() -> None:
         _run(5),
     ]
     records = [run_history.record_of(run) for run in runs]
-    assert [record.whole for record in records] == [True, True, False, False, False]
+    assert [record.is_complete for record in records] == [True, True, False, False, False]
     (history,) = histories(records)
-    assert (history.runs, history.whole) == (5, 2)
-    assert sentence(history).startswith("5 runs of 2 tests, 2 of the complete suite, ")
+    assert (history.runs, history.complete_runs) == (5, 2)
+    assert summary_sentence(history).startswith("5 runs of 2 tests, 2 of the complete suite, ")
 
 
 def test_histories_of_several_machines_are_merged(
@@ -224,7 +228,7 @@ def test_histories_of_several_machines_are_merged(
     here, there, both = (tmp_path / name for name in ("here", "there", "both"))
     records = _records(Verdict.PASSED, Verdict.FAILED, Verdict.PASSED)
     for record in records[1:]:
-        run_history_store.keep(record, here)
+        run_history_store.store_record(record, here)
     run_history.write(there, records[:2])
     monkeypatch.setenv("FLOWMAP_CACHE", str(here))
     assert main(["--history", "--from", str(there), "--to", str(both)]) == 0

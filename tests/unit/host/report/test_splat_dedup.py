@@ -5,7 +5,7 @@ import pytest
 
 from fixtures.host.model.results import TestResult, Verdict
 from fixtures.host.report.html_report import render
-from fixtures.host.report.splat_dedup import Fingerprint, fingerprint, groups
+from fixtures.host.report.splat_dedup import Fingerprint, fingerprint, group_splats
 from tests.unit.host.report import run_samples
 
 KASAN = """\
@@ -102,7 +102,7 @@ def test_splat_of_several_tests_is_listed_once_with_its_replay() -> None:
         _splat("test_y", ONE.replace("412", "413"), 3),
         run_samples.result("selftests/races/test_a.py::test_plain", Verdict.FAILED, message="E no"),
     )
-    found = groups([(run, test) for test in run.tests])
+    found = group_splats([(run, test) for test in run.tests])
     assert [[test.seed for _, test in group.failures] for group in found] == [[2, 3], [1]]
     page = render([run], ())
     assert page.count("<td>BUG: KASAN: slab-use-after-free in flowmap_lookup<br>") == 1

@@ -18,7 +18,7 @@ from tests.unit.host.report import run_samples
 
 
 def test_summary_round_trips() -> None:
-    run = summary_json.tidy(run_samples.large(1))
+    run = summary_json.sanitize_run(run_samples.large(1))
     assert summary_json.parse(summary_json.render([run])) == [run]
     other = replace(run, info=run_samples.info(profile="debug", interrupted=True, notes=("a", "b")))
     assert summary_json.parse(summary_json.render([run, other])) == [run, other]
@@ -57,7 +57,7 @@ def test_sanitizing_cleans_and_bounds_texts_and_is_idempotent() -> None:
         notes=("\0",),
         kernel={"config": ["a\x07"], 3: Path("somewhere")},
     )
-    tidied = summary_json.tidy(run)
+    tidied = summary_json.sanitize_run(run)
     failed, passed = tidied.tests
     assert failed.nodeid == "selftests/snoop/t.py::a\\nb"
     assert failed.message.startswith("\\xff")
@@ -67,7 +67,7 @@ def test_sanitizing_cleans_and_bounds_texts_and_is_idempotent() -> None:
     assert (failed.console, passed.console) == ("kept", "")
     assert tidied.info.notes == ("\\x00",)
     assert tidied.info.kernel == {"config": ["a\\x07"], "3": "somewhere"}
-    assert summary_json.tidy(tidied) == tidied
+    assert summary_json.sanitize_run(tidied) == tidied
 
 
 def test_unknown_fields_are_ignored() -> None:

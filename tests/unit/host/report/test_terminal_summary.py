@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fixtures.host.model.results import Verdict
-from fixtures.host.report.terminal_summary import show, verdict_line
+from fixtures.host.report.terminal_summary import print_summary, verdict_line
 from tests.unit.host.report import run_samples
 
 
@@ -25,7 +25,7 @@ def test_terminal_lists_failures_before_the_verdict() -> None:
         for at in range(25)
     ]
     out = io.StringIO()
-    show([run_samples.run(*tests)], Console(file=out, width=60))
+    print_summary([run_samples.run(*tests)], Console(file=out, width=60))
     lines = out.getvalue().splitlines()
     assert len(lines) == 22
     assert lines[0] == " panic a.py::test_00[x]: [bold]not markup"

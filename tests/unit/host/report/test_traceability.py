@@ -22,7 +22,7 @@ def test_matrix_has_a_state_per_clause_and_profile() -> None:
         run_samples.result("a.py::3", Verdict.SKIPPED, clauses=("SN-1",)),
     )
     second = run_samples.run(run_samples.result("a.py::1", clauses=("SN-1",)), profile="debug")
-    rows = traceability.build([first, second], CLAUSES)
+    rows = traceability.build_matrix([first, second], CLAUSES)
     assert [[cell.state for cell in row.cells] for row in rows] == [
         ["passed", "none"],
         ["failed", "none"],
@@ -31,7 +31,7 @@ def test_matrix_has_a_state_per_clause_and_profile() -> None:
     ]
     assert rows[1].cells[0].words == "1 passed, 1 failed"
     assert traceability.uncovered(rows) == ["SN-2"]
-    assert traceability.proved(rows) == 2
+    assert traceability.count_proved(rows) == 2
 
 
 def test_clause_proved_by_other_means_is_not_untested() -> None:
@@ -40,8 +40,11 @@ def test_clause_proved_by_other_means_is_not_untested() -> None:
         "- **UP-2** Clean. Open: not tested yet.\n- **UP-3** Logged.\n"
     )
     runs = [run_samples.run(run_samples.result(clauses=("UP-3",)))]
-    rows = traceability.build(runs, clauses)
-    assert (traceability.elsewhere(rows), traceability.untested(rows)) == (["UP-1"], ["UP-2"])
+    rows = traceability.build_matrix(runs, clauses)
+    assert (traceability.proved_by_other_means(rows), traceability.untested(rows)) == (
+        ["UP-1"],
+        ["UP-2"],
+    )
     page = html_report.render(runs, clauses)
     assert "1 of 3 clauses of the contract hold in the tests that ran; 1 is proved by" in page
     assert "1 had no test" in page
@@ -69,5 +72,5 @@ def test_matrix_counts_a_test_of_several_runs_once(
         run_samples.run(run_samples.result("a.py::1", verdict, clauses=("MM-1",)), started=f"{at}")
         for at, verdict in enumerate(verdicts[::way])
     ]
-    (cell,) = traceability.build(runs, CLAUSES)[0].cells
+    (cell,) = traceability.build_matrix(runs, CLAUSES)[0].cells
     assert (cell.state, cell.words) == (state, words)

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.host.bench.report_section import plot_url
-from fixtures.host.model.mutation_results import Fate, union
+from fixtures.host.model.mutation_results import MutantStatus, merge_results
 from fixtures.host.mutation import report_section as mutation_section
-from fixtures.host.mutation.json_format import seeded
+from fixtures.host.mutation.json_format import make_results
 from fixtures.host.report import cover_letter, extra_sections
 from fixtures.host.report.extra_sections import Section, series_note
 from fixtures.host.report.report_writer import write_all
@@ -179,25 +179,25 @@ def test_series_is_compared_with_all_runs() -> None:
 
 
 def test_mutants_of_several_folders_are_merged(run: Path, tmp_path: Path) -> None:
-    first = seeded(
+    first = make_results(
         [
-            section_samples.mutant_with_result("x", Fate.KILLED),
-            section_samples.mutant_with_result("y", Fate.KILLED),
+            section_samples.mutant_with_result("x", MutantStatus.KILLED),
+            section_samples.mutant_with_result("y", MutantStatus.KILLED),
         ],
         section_samples.SERIES,
     )
-    second = seeded(
+    second = make_results(
         [
-            section_samples.mutant_with_result("x", Fate.SURVIVED),
-            section_samples.mutant_with_result("z", Fate.KILLED),
+            section_samples.mutant_with_result("x", MutantStatus.SURVIVED),
+            section_samples.mutant_with_result("z", MutantStatus.KILLED),
         ],
         section_samples.SERIES,
     )
-    fates = [(bug.name, bug.fate.value) for bug in union([first, second]).mutants]
+    fates = [(bug.name, bug.fate.value) for bug in merge_results([first, second]).mutants]
     assert fates == [("x", "survived"), ("y", "killed"), ("z", "killed")]
-    assert union([first, second]) == union([second, first])
-    assert "not tested" not in union([first, second]).headline
-    assert union([first, replace(second, known=9)]).headline.endswith("; 6 not tested")
+    assert merge_results([first, second]) == merge_results([second, first])
+    assert "not tested" not in merge_results([first, second]).headline
+    assert merge_results([first, replace(second, known=9)]).headline.endswith("; 6 not tested")
     folders = [
         section_samples.write(
             filled(mutation_section.content_of(each), None, None), tmp_path / str(at)
@@ -210,10 +210,10 @@ def test_mutants_of_several_folders_are_merged(run: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(("known", "ok"), [(2, True), (3, False)], ids=["all", "one-missing"])
 def test_mutation_section_is_ok_if_all_mutants_were_tested(known: int, ok: bool) -> None:
     tested = [
-        section_samples.mutant_with_result("x", Fate.KILLED),
-        section_samples.mutant_with_result("y", Fate.SURVIVED, "Equal."),
+        section_samples.mutant_with_result("x", MutantStatus.KILLED),
+        section_samples.mutant_with_result("y", MutantStatus.SURVIVED, "Equal."),
     ]
-    found = seeded(tested, section_samples.SERIES, known)
+    found = make_results(tested, section_samples.SERIES, known)
     assert mutation_section.content_of(found).ok is ok
 
 
@@ -266,7 +266,12 @@ def test_malformed_file_is_refused_in_one_line(
     ("name", "place", "value", "message"),
     [
         ("mutants.json", ("bugs", 0, "ran"), "7", "ran: str is not"),
-        ("mutants.json", ("bugs", 0, "fate"), "fled", f"'fled' is not a valid {Fate.__name__}"),
+        (
+            "mutants.json",
+            ("bugs", 0, "fate"),
+            "fled",
+            f"'fled' is not a valid {MutantStatus.__name__}",
+        ),
         ("coverage.json", ("files", "net/a.c", 0, "count"), None, "count: None is not"),
         ("coverage.json", ("stale", 0, "lines"), [1], "lines: "),
         ("bench.json", ("figures", 0, "samples"), [], "no samples"),

@@ -22,7 +22,7 @@ def test_every_entry_has_a_reason() -> None:
 
 def test_extra_list_adds_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(erofs_image, "_program", lambda name: tmp_path / name)
-    monkeypatch.setattr(shared_libs, "find", lambda name: tmp_path / name)
+    monkeypatch.setattr(shared_libs, "find_library", lambda name: tmp_path / name)
     monkeypatch.setattr(Path, "is_file", lambda _self: True)
     plain = {str(goes) for _, goes in erofs_image._plan()}
     more = {str(goes) for _, goes in erofs_image._plan(["upstream"])}

@@ -17,7 +17,9 @@ class Machine:
     """A fake Debian machine with some packages."""
 
     def __init__(self) -> None:
-        self.installed = {name for package in system_packages.load() for name in package.names}
+        self.installed = {
+            name for package in system_packages.load_packages() for name in package.names
+        }
         self.known: set[str] = set(self.installed)
         self.known_after_update: set[str] = set()
         self.apt: list[list[str]] = []
@@ -57,24 +59,24 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def test_package_has_reason_and_file() -> None:
-    assert all(package.why and package.file for package in system_packages.load())
+    assert all(package.why and package.file for package in system_packages.load_packages())
 
 
 def test_complete_machine_runs_no_apt(machine: Machine) -> None:
-    system_packages.ensure()
+    system_packages.install_missing()
     assert not machine.apt
 
 
 def test_any_alternative_satisfies_package(machine: Machine) -> None:
     machine.installed.remove("pahole")
-    system_packages.ensure()
+    system_packages.install_missing()
     assert not machine.apt
 
 
 def test_first_available_alternative_is_installed(machine: Machine) -> None:
     machine.installed -= {"bpftool", "linux-tools-generic", "bc"}
     machine.known.remove("bpftool")
-    system_packages.ensure()
+    system_packages.install_missing()
     (install,) = machine.apt
     assert install[-2:] == ["bc", "linux-tools-generic"]
     assert "--no-install-recommends" in install
@@ -85,7 +87,7 @@ def test_stale_apt_lists_are_updated(machine: Machine) -> None:
     machine.installed.remove("bc")
     machine.known.clear()
     machine.known_after_update = {"bc"}
-    system_packages.ensure()
+    system_packages.install_missing()
     assert ["update" in call for call in machine.apt] == [True, False]
 
 
@@ -93,16 +95,16 @@ def test_unavailable_package_is_an_error(machine: Machine) -> None:
     machine.installed.remove("bc")
     machine.known.clear()
     with pytest.raises(UserError, match="no package bc"):
-        system_packages.ensure()
+        system_packages.install_missing()
 
 
 def test_without_root_command_is_printed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.installed -= {"bc", "ccache"}
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(UserError, match="run: sudo apt-get install -y bc ccache"):
-        system_packages.ensure()
+        system_packages.install_missing()
     machine.sudo = True
-    system_packages.ensure()
+    system_packages.install_missing()
     assert machine.apt[0][:2] == ["sudo", "-n"]
 
 
@@ -119,14 +121,14 @@ def test_other_distribution_gets_install_hint(
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     monkeypatch.setattr(platform, "freedesktop_os_release", lambda: system)
     with pytest.raises(UserError, match=line):
-        system_packages.ensure()
+        system_packages.install_missing()
 
 
 def test_optional_package_is_installed_for_its_environment_only(machine: Machine) -> None:
     machine.installed -= {"chromium", "google-chrome-stable"}
-    system_packages.ensure()
+    system_packages.install_missing()
     assert not machine.apt
-    system_packages.ensure("unit")
+    system_packages.install_missing("unit")
     assert [call[-1] for call in machine.apt] == ["chromium"]
 
 
@@ -135,17 +137,19 @@ def test_unavailable_optional_package_is_reported(
 ) -> None:
     machine.installed -= {"chromium", "google-chrome-stable"}
     machine.known.clear()
-    system_packages.ensure("unit")
+    system_packages.install_missing("unit")
     assert "continuing without chromium: this release has no package" in capsys.readouterr().err
 
 
 def test_optional_package_is_ignored_on_other_distribution(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    present = {package.file for package in system_packages.load() if package.optional_for is None}
+    present = {
+        package.file for package in system_packages.load_packages() if package.optional_for is None
+    }
     monkeypatch.setattr("shutil.which", lambda name, **_: name if name in present else None)
     monkeypatch.setattr(system_packages, "_is_present", lambda package: package.file in present)
-    system_packages.ensure("unit")
+    system_packages.install_missing("unit")
 
 
 def test_cli_prints_one_line_and_exits_2(

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fixtures.host.util.file_lock import locked
+from fixtures.host.util.file_lock import exclusive_lock
 
 
 def test_lock_is_free_after_holder_was_killed(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib, time\n"
-        f"from {locked.__module__} import {locked.__name__} as lock\n"
+        f"from {exclusive_lock.__module__} import {exclusive_lock.__name__} as lock\n"
         "with lock(pathlib.Path(sys.argv[1])):\n"
         "    print('held', flush=True)\n"
         "    time.sleep(600)\n"
@@ -29,13 +29,13 @@ def test_lock_is_free_after_holder_was_killed(tmp_path: Path) -> None:
             waited.append(True)
             holder.send_signal(signal.SIGKILL)
 
-        with locked(path, waiting):
+        with exclusive_lock(path, waiting):
             assert waited
 
 
 def test_child_that_outlives_parent_keeps_lock(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with locked(path) as descriptor:
+    with exclusive_lock(path) as descriptor:
         child = subprocess.Popen(["sleep", "600"], pass_fds=(descriptor,))
     waited: list[bool] = []
 
@@ -44,5 +44,5 @@ def test_child_that_outlives_parent_keeps_lock(tmp_path: Path) -> None:
         child.kill()
         child.wait()
 
-    with locked(path, waiting):
+    with exclusive_lock(path, waiting):
         assert waited

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.host.util.process_group import Processes
+from fixtures.host.util.process_group import ProcessGroup
 
 
 def test_stopped_group_refuses_new_commands(tmp_path: Path) -> None:
-    processes = Processes()
+    processes = ProcessGroup()
     assert processes.run(["echo", "yes"], tmp_path).stdout == "yes\n"
     processes.stop()
     with pytest.raises(InterruptedError):

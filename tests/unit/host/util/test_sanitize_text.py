@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.host.util.sanitize_text import clean, clip, count, duration, headline, one_line, when
+from fixtures.host.util.sanitize_text import (
+    failure_headline,
+    first_line,
+    format_count,
+    format_duration,
+    format_time,
+    sanitize,
+    truncate,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,23 +36,23 @@ from fixtures.host.util.sanitize_text import clean, clip, count, duration, headl
     ],
 )
 def test_sanitize_escapes_unprintable_characters(raw: str, printed: str) -> None:
-    assert clean(raw) == printed
+    assert sanitize(raw) == printed
 
 
 @given(st.text(st.characters(codec=None)))
 def test_sanitized_text_is_idempotent_and_valid_xml(raw: str) -> None:
-    text = clean(raw)
+    text = sanitize(raw)
     text.encode()
     element = ET.Element("a")
     element.text = text
     back = ET.fromstring(ET.tostring(element, encoding="unicode"))
     assert (back.text or "") == text
-    assert clean(text) == text
+    assert sanitize(text) == text
     assert text.split("\n") == (text + "\n").splitlines()
 
 
 def test_truncate_keeps_both_ends_and_notes_the_gap() -> None:
-    text = clip("a" * 5000 + "b" * 5000, 1000)
+    text = truncate("a" * 5000 + "b" * 5000, 1000)
     assert text.startswith("aaa")
     assert text.endswith("bbb")
     assert "[… 9,060 characters left out here …]" in text
@@ -52,20 +60,20 @@ def test_truncate_keeps_both_ends_and_notes_the_gap() -> None:
 
 
 def test_truncate_returns_short_text_unchanged() -> None:
-    assert clip("short", 5) == "short"
+    assert truncate("short", 5) == "short"
 
 
 def test_first_line_skips_blank_lines() -> None:
-    assert one_line("\n  \n  first   words \nsecond") == "first words"
-    assert one_line("x" * 50, 10) == "x" * 9 + "…"
-    assert one_line("\n\n") == ""
+    assert first_line("\n  \n  first   words \nsecond") == "first words"
+    assert first_line("x" * 50, 10) == "x" * 9 + "…"
+    assert first_line("\n\n") == ""
 
 
 def test_headline_prefers_line_marked_by_pytest() -> None:
-    assert headline("def test():\n>   assert a == b\nE   assert 1 == 2\nE    +  where") == (
+    assert failure_headline("def test():\n>   assert a == b\nE   assert 1 == 2\nE    +  where") == (
         "assert 1 == 2"
     )
-    assert headline("Kernel panic - not syncing") == "Kernel panic - not syncing"
+    assert failure_headline("Kernel panic - not syncing") == "Kernel panic - not syncing"
 
 
 @pytest.mark.parametrize(
@@ -81,11 +89,11 @@ def test_headline_prefers_line_marked_by_pytest() -> None:
     ],
 )
 def test_format_duration(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+    assert format_duration(seconds) == words
 
 
 def test_format_count() -> None:
-    assert [count(n, "test") for n in (0, 1, 1234)] == ["0 tests", "1 test", "1,234 tests"]
+    assert [format_count(n, "test") for n in (0, 1, 1234)] == ["0 tests", "1 test", "1,234 tests"]
 
 
 @pytest.mark.parametrize(
@@ -100,4 +108,4 @@ def test_format_count() -> None:
     ],
 )
 def test_format_time(time: str, words: str) -> None:
-    assert when(time) == words
+    assert format_time(time) == words

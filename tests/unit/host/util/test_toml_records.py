@@ -9,13 +9,13 @@ from fixtures.host.coverage import exclusions
 from fixtures.host.mutation import equivalent_mutants
 from fixtures.host.util.errors import UserError
 from fixtures.host.util.paths import ROOT
-from fixtures.host.util.toml_records import read_tables
+from fixtures.host.util.toml_records import read_records
 
 _KEYS = {"file": str, "lines": list}
 
 
 def test_missing_file_has_no_records(tmp_path: Path) -> None:
-    assert read_tables(tmp_path / "none.toml", "odd", _KEYS) == []
+    assert read_records(tmp_path / "none.toml", "odd", _KEYS) == []
 
 
 @pytest.mark.parametrize(
@@ -34,17 +34,17 @@ def test_malformed_record_is_located(tmp_path: Path, text: str, message: str) ->
     path = tmp_path / "odd.toml"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        read_tables(path, "odd", _KEYS)
+        read_records(path, "odd", _KEYS)
 
 
 def test_exclusion_lines_must_be_text(tmp_path: Path) -> None:
-    path = tmp_path / exclusions.NAME
+    path = tmp_path / exclusions.FILE_NAME
     path.write_text('[[unreached]]\nfile = "x.c"\nfunction = "f"\nlines = [1]\nreason = "so"\n')
     with pytest.raises(UserError, match="entry 1: lines has to be a list of text"):
-        exclusions.load(path)
+        exclusions.load_exclusions(path)
 
 
 def test_exclusions_and_equivalent_mutants_of_the_series_are_valid() -> None:
     for folder in (ROOT / "patches").iterdir():
-        exclusions.load(folder / exclusions.NAME)
-        equivalent_mutants.load(folder / equivalent_mutants.NAME)
+        exclusions.load_exclusions(folder / exclusions.FILE_NAME)
+        equivalent_mutants.load(folder / equivalent_mutants.FILE_NAME)

@@ -8,9 +8,9 @@ import pytest
 
 from fixtures.host.util.errors import UserError
 from fixtures.host.vm import accel
-from fixtures.host.vm.qemu_args import Machine
+from fixtures.host.vm.qemu_args import MachineConfig
 
-MACHINE = Machine(Path("k"), "k1", Path("r"), "r1", "tcg", 1024, 2, ())
+MACHINE = MachineConfig(Path("k"), "k1", Path("r"), "r1", "tcg", 1024, 2, ())
 Choose = Callable[[str], tuple[str, str]]
 
 
@@ -25,7 +25,9 @@ def kvm_results(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
 
 @pytest.fixture
 def choose(tmp_path: Path) -> Choose:
-    return lambda wanted: accel.choose(wanted, MACHINE, tmp_path, tmp_path, lambda _: None)
+    return lambda wanted: accel.choose_accelerator(
+        wanted, MACHINE, tmp_path, tmp_path, lambda _: None
+    )
 
 
 def test_accel_tcg_boots_no_guest(choose: Choose, kvm_results: list[str | None]) -> None:

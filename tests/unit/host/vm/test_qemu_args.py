@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from fixtures.host.vm import qemu_args
-from fixtures.host.vm.qemu_args import Machine
+from fixtures.host.vm.qemu_args import MachineConfig
 
-MACHINE = Machine(Path("/k/bzImage"), "k1", Path("/i/root,1.erofs"), "r1", "tcg", 1024, 2, ("a=b",))
+MACHINE = MachineConfig(
+    Path("/k/bzImage"), "k1", Path("/i/root,1.erofs"), "r1", "tcg", 1024, 2, ("a=b",)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -18,18 +20,18 @@ def _qemu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_qemu_args_share_nothing_with_the_host() -> None:
-    words = " ".join(MACHINE.arguments(3, 4, 5))
+    words = " ".join(MACHINE.qemu_args(3, 4, 5))
     assert not [bad for bad in ("virtfs", "9p", "fsdev", "netdev", "readonly=off") if bad in words]
     assert "readonly=on" in words
 
 
 def test_comma_in_path_is_escaped() -> None:
-    assert "file=/i/root,,1.erofs," in " ".join(MACHINE.arguments(3, 4, 5))
+    assert "file=/i/root,,1.erofs," in " ".join(MACHINE.qemu_args(3, 4, 5))
 
 
 def test_panic_makes_qemu_exit() -> None:
-    assert "-no-reboot" in MACHINE.arguments(3, 4, 5)
-    assert "panic=-1" in MACHINE.parameters()
+    assert "-no-reboot" in MACHINE.qemu_args(3, 4, 5)
+    assert "panic=-1" in MACHINE.kernel_cmdline()
 
 
 @pytest.mark.parametrize(
@@ -45,8 +47,8 @@ def test_panic_makes_qemu_exit() -> None:
     ids=["kernel", "root", "accel", "memory", "cpus", "cmdline"],
 )
 def test_snapshot_key_differs_for_other_vm(change: dict[str, object]) -> None:
-    assert replace(MACHINE, **change).key != MACHINE.key  # type: ignore[arg-type]  # parametrised
+    assert replace(MACHINE, **change).snapshot_key != MACHINE.snapshot_key  # type: ignore[arg-type]  # parametrised
 
 
 def test_snapshot_key_ignores_paths() -> None:
-    assert replace(MACHINE, kernel=Path("/other/bzImage")).key == MACHINE.key
+    assert replace(MACHINE, kernel=Path("/other/bzImage")).snapshot_key == MACHINE.snapshot_key

@@ -69,18 +69,18 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return fake
 
 
-KERNEL = vm_profile.load("base").kernel
+KERNEL = vm_profile.load_profile("base").kernel
 
 
 def test_mirror_is_taken_from_machine(machine: Machine, tmp_path: Path) -> None:
     assert debian.debian_mirror() == MIRROR
-    assert debian.resolve(KERNEL, tmp_path, machine)
+    assert debian.find_package(KERNEL, tmp_path, machine)
     written = (tmp_path / "apt/trixie-backports/etc/sources.list").read_text()
     assert written.endswith(f" {MIRROR} trixie-backports main\n")
 
 
 def test_apt_uses_private_state(machine: Machine, tmp_path: Path) -> None:
-    debian.resolve(KERNEL, tmp_path, machine)
+    debian.find_package(KERNEL, tmp_path, machine)
     settings = (tmp_path / "apt/trixie-backports/etc/apt.conf").read_text()
     for name in ("Dir::State", "Dir::State::status", "Dir::Cache", "Dir::Etc::sourcelist"):
         assert f'{name} "{tmp_path}' in settings
@@ -89,7 +89,7 @@ def test_apt_uses_private_state(machine: Machine, tmp_path: Path) -> None:
 
 def test_pinned_version_is_preferred(machine: Machine, tmp_path: Path) -> None:
     machine.versions = (NEWER, PINNED)
-    source = debian.resolve(KERNEL, tmp_path, machine)
+    source = debian.find_package(KERNEL, tmp_path, machine)
     assert source
     assert source.version == PINNED
     assert source.describe()["patched_by"] == "Debian"
@@ -98,16 +98,16 @@ def test_pinned_version_is_preferred(machine: Machine, tmp_path: Path) -> None:
 
 def test_removed_version_falls_back_to_newest_of_series(machine: Machine, tmp_path: Path) -> None:
     machine.versions = ("7.10.1-1", NEWER, "7.3.7-1~bpo13+1")
-    source = debian.resolve(KERNEL, tmp_path, machine)
+    source = debian.find_package(KERNEL, tmp_path, machine)
     assert source
     assert source.version == NEWER
     assert f"using {NEWER}" in machine.lines[-1]
 
 
 def test_found_version_is_recorded(machine: Machine, tmp_path: Path) -> None:
-    first = debian.resolve(KERNEL, tmp_path, machine)
+    first = debian.find_package(KERNEL, tmp_path, machine)
     machine.calls.clear()
-    assert debian.resolve(KERNEL, tmp_path, machine) == first
+    assert debian.find_package(KERNEL, tmp_path, machine) == first
     assert not machine.calls
     (record,) = (tmp_path / "sources").glob("*.json")
     assert json.loads(record.read_text()) == {"version": PINNED}
@@ -116,25 +116,25 @@ def test_found_version_is_recorded(machine: Machine, tmp_path: Path) -> None:
 def test_missing_series_is_an_error(machine: Machine, tmp_path: Path) -> None:
     machine.versions = ("7.30.1-1",)
     with pytest.raises(UserError, match=r"no linux-source-7\.3 of series 7\.3\.x"):
-        debian.resolve(KERNEL, tmp_path, machine)
+        debian.find_package(KERNEL, tmp_path, machine)
 
 
 def test_machine_without_debian_mirror_has_no_source(machine: Machine, tmp_path: Path) -> None:
     machine.targets = "Ubuntu\tnoble\thttp://mirror.example/ubuntu\n"
-    assert debian.resolve(KERNEL, tmp_path, machine) is None
+    assert debian.find_package(KERNEL, tmp_path, machine) is None
 
 
 def test_unwritable_cache_is_named_first(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written to.*FLOWMAP_CACHE"):
-        debian.resolve(KERNEL, tmp_path / "file", machine)
+        debian.find_package(KERNEL, tmp_path / "file", machine)
     assert not machine.lines
 
 
 def test_apt_error_is_reported_in_one_line(machine: Machine, tmp_path: Path) -> None:
     machine.fails = "update"
     with pytest.raises(UserError, match="E: no such host") as caught:
-        debian.resolve(KERNEL, tmp_path, machine)
+        debian.find_package(KERNEL, tmp_path, machine)
     assert "\n" not in str(caught.value)
 
 
@@ -143,4 +143,4 @@ def test_apt_error_is_reported_in_one_line(machine: Machine, tmp_path: Path) -> 
     [("7.3.4-1~bpo13+1", "7.3.4"), ("1:7.3-2", "7.3"), ("7.3~rc4-1~exp1", "7.3~rc4")],
 )
 def test_upstream_version_has_no_epoch_and_revision(version: str, upstream: str) -> None:
-    assert debian.upstream(version) == upstream
+    assert debian.upstream_version(version) == upstream

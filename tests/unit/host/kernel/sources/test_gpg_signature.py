@@ -17,7 +17,7 @@ from fixtures.host.kernel.build_options import KernelOptions
 from fixtures.host.kernel.sources import gpg_signature
 from fixtures.host.kernel.sources.tarball import TarballSource, open_tarball
 from fixtures.host.util.errors import UserError
-from fixtures.host.util.progress import Quiet
+from fixtures.host.util.progress import SilentProgress
 from fixtures.host.util.subprocess_util import run
 from tests.unit.host.kernel.sources.gpg_signer import Signer
 
@@ -42,7 +42,7 @@ def keys(signer: Signer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     folder = tmp_path / "keys"
     folder.mkdir()
     signer.publish(folder, signer.key, signer.old)
-    monkeypatch.setattr(gpg_signature, "KEYS", folder)
+    monkeypatch.setattr(gpg_signature, "KEYS_DIR", folder)
     return folder
 
 
@@ -76,7 +76,7 @@ class Site:
         self.cache = cache
         self.lines: list[str] = []
         self.profile = replace(
-            vm_profile.load("base").kernel,
+            vm_profile.load_profile("base").kernel,
             version="9.1.4",
             tarball=f"http://127.0.0.1:{port}/v{{major}}.x/linux-{{version}}.tar.xz",
             tarball_sha256=None,
@@ -110,7 +110,7 @@ class Site:
 
     def open(self, options: KernelOptions | None = None) -> TarballSource:
         """Return the source that the suite selects."""
-        progress = Quiet()
+        progress = SilentProgress()
         progress.say = self.say  # type: ignore[method-assign]
         return open_tarball(self.profile, options or KernelOptions(), self.cache, progress)
 
@@ -118,8 +118,8 @@ class Site:
         """Return the error message of ``fetch``; check that no files stay."""
         source = self.open()
         with pytest.raises(UserError) as caught:
-            source.fetch(Quiet())
-        assert source.scripts() is None
+            source.fetch(SilentProgress())
+        assert source.scripts_dir() is None
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -127,14 +127,14 @@ class Site:
 def test_signed_download_is_accepted(site: Site) -> None:
     source = site.open()
     assert "9.1.4" in source.identity
-    tree = source.fetch(Quiet())
+    tree = source.fetch(SilentProgress())
     assert (tree.folder / "Makefile").is_file()
     record = source.describe()
     assert record["signed_by"] == site.signer.key
     assert (record["version"], len(record["sha256"]), len(record["signed"])) == ("9.1.4", 64, 10)
     shutil.rmtree(site.folder)
     again = site.open()
-    assert (again.identity, again.fetch(Quiet())) == (source.identity, tree)
+    assert (again.identity, again.fetch(SilentProgress())) == (source.identity, tree)
     assert again.describe() == record
 
 
@@ -175,7 +175,7 @@ def test_malformed_signature_is_refused(site: Site) -> None:
 
 def test_two_signatures_are_refused(site: Site) -> None:
     again = site.signer.make("again", None, "never")
-    site.signer.publish(gpg_signature.KEYS, again)
+    site.signer.publish(gpg_signature.KEYS_DIR, again)
     site.signer.sign(site.folder / "linux-9.1.4.tar", site.signer.key, again)
     assert "linux-9.1.4.tar.sign is not exactly one good signature" in site.refused()
 
@@ -190,7 +190,7 @@ def test_signature_before_key_expiry_is_accepted(site: Site) -> None:
     tar = site.folder / "linux-9.1.4.tar"
     site.signer.sign(tar, site.signer.old, when="20200601T000000")
     source = site.open()
-    source.fetch(Quiet())
+    source.fetch(SilentProgress())
     assert source.describe()["signed"] == "2020-06-01"
 
 
@@ -213,7 +213,7 @@ def test_removed_release_falls_back_to_newest_of_series(site: Site) -> None:
     source = site.open()
     assert source.version == "9.1.12"
     assert "was removed: using 9.1.12, the newest of the same series" in site.lines[0]
-    source.fetch(Quiet())
+    source.fetch(SilentProgress())
     assert source.describe()["version"] == "9.1.12"
     shutil.rmtree(site.folder)
     assert site.open().identity == source.identity
@@ -240,7 +240,7 @@ def test_signed_file_is_accepted(site: Site, ending: str) -> None:
     run(["gzip", "--keep", tar])
     options = KernelOptions(tarball=site.folder / f"linux-9.1.4{ending}")
     source = site.open(options)
-    source.fetch(Quiet())
+    source.fetch(SilentProgress())
     assert source.describe()["signed_by"] == site.signer.key
     site.signer.sign(tar, site.signer.key, when="20300101T000000")
     assert site.open(options).identity != source.identity
@@ -252,8 +252,8 @@ def test_pinned_hash_overrides_signature(site: Site) -> None:
 
 
 def test_project_keys_match_their_file_names(tmp_path: Path) -> None:
-    keys = gpg_signature.load()
-    (tmp_path / "ring").write_bytes(keys.ring)
+    keys = gpg_signature.load_keys()
+    (tmp_path / "ring").write_bytes(keys.keyring)
     listed = run(["gpg", "--homedir", tmp_path, "--with-colons", "--show-keys", tmp_path / "ring"])
     primary = [
         after.split(":")[9]
@@ -280,4 +280,4 @@ def test_project_keys_match_their_file_names(tmp_path: Path) -> None:
 def test_damaged_keys_are_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=message):
-        gpg_signature.load(tmp_path)
+        gpg_signature.load_keys(tmp_path)

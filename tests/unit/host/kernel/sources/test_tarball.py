@@ -10,10 +10,10 @@ from fixtures.host.config import vm_profile
 from fixtures.host.kernel.build_options import KernelOptions
 from fixtures.host.kernel.sources.tarball import open_tarball
 from fixtures.host.util.errors import UserError
-from fixtures.host.util.progress import Quiet
+from fixtures.host.util.progress import SilentProgress
 from fixtures.host.util.subprocess_util import run
 
-KERNEL = vm_profile.load("base").kernel
+KERNEL = vm_profile.load_profile("base").kernel
 
 
 @pytest.fixture
@@ -28,20 +28,20 @@ def tarball(tmp_path: Path) -> Path:
 def test_matching_hash_unpacks_once(tarball: Path, tmp_path: Path) -> None:
     sha256 = hashlib.sha256(tarball.read_bytes()).hexdigest()
     options = KernelOptions(tarball=tarball, tarball_sha256=sha256.upper())
-    source = open_tarball(KERNEL, options, tmp_path / "cache", Quiet())
-    tree = source.fetch(Quiet())
+    source = open_tarball(KERNEL, options, tmp_path / "cache", SilentProgress())
+    tree = source.fetch(SilentProgress())
     assert (tree.folder / "Makefile").is_file()
     assert source.describe()["patched_by"] == "nobody"
     tarball.unlink()
-    assert source.fetch(Quiet()) == tree
+    assert source.fetch(SilentProgress()) == tree
 
 
 def test_wrong_hash_leaves_no_files(tarball: Path, tmp_path: Path) -> None:
     options = KernelOptions(tarball=tarball, tarball_sha256="0" * 64)
-    source = open_tarball(KERNEL, options, tmp_path / "cache", Quiet())
+    source = open_tarball(KERNEL, options, tmp_path / "cache", SilentProgress())
     with pytest.raises(UserError, match="sha256 is"):
-        source.fetch(Quiet())
-    assert source.scripts() is None
+        source.fetch(SilentProgress())
+    assert source.scripts_dir() is None
     assert [p for p in (tmp_path / "cache").rglob("*") if p.suffix != ".lock" and p.is_file()] == []
 
 
@@ -49,18 +49,21 @@ def test_unverifiable_tarball_error_names_options(tarball: Path, tmp_path: Path)
     with pytest.raises(
         UserError, match=r"signature linux\.tar\.sign into the same folder, or give --kernel-sha"
     ):
-        open_tarball(KERNEL, KernelOptions(tarball=tarball), tmp_path, Quiet())
+        open_tarball(KERNEL, KernelOptions(tarball=tarball), tmp_path, SilentProgress())
 
 
 @pytest.mark.parametrize("sha256", ["abc", "g" * 64])
 def test_malformed_hash_is_refused(tarball: Path, tmp_path: Path, sha256: str) -> None:
     with pytest.raises(UserError, match="no sha256"):
         open_tarball(
-            KERNEL, KernelOptions(tarball=tarball, tarball_sha256=sha256), tmp_path, Quiet()
+            KERNEL,
+            KernelOptions(tarball=tarball, tarball_sha256=sha256),
+            tmp_path,
+            SilentProgress(),
         )
 
 
 def test_missing_tarball_is_refused(tmp_path: Path) -> None:
     options = KernelOptions(tarball=tmp_path / "gone.tar.xz", tarball_sha256="0" * 64)
     with pytest.raises(UserError, match="no such file"):
-        open_tarball(KERNEL, options, tmp_path, Quiet())
+        open_tarball(KERNEL, options, tmp_path, SilentProgress())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.host.kernel.sources.user_tree import open_tree
+from fixtures.host.kernel.sources.user_tree import open_user_tree
 from fixtures.host.util.errors import UserError
 from fixtures.host.util.subprocess_util import run
 
@@ -40,9 +40,9 @@ def git(plain: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_version_is_read_from_makefile(plain: Path) -> None:
-    source = open_tree(plain, apply_series=True, allow_dirty=False)
+    source = open_user_tree(plain, apply_series=True, allow_dirty=False)
     assert source.version == "7.3.4"
-    assert source.takes_series
+    assert source.applies_series
     assert "net/a.c" in source.files
 
 
@@ -50,12 +50,12 @@ def test_version_is_read_from_makefile(plain: Path) -> None:
 def test_folder_without_kernel_is_refused(plain: Path, missing: str) -> None:
     (plain / missing).unlink()
     with pytest.raises(UserError, match="not a kernel tree"):
-        open_tree(plain, False, False)
+        open_user_tree(plain, False, False)
 
 
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a kernel tree"):
-        open_tree(tmp_path / "missing", False, False)
+        open_user_tree(tmp_path / "missing", False, False)
 
 
 @pytest.mark.parametrize("left", [".config", "include/config/x", "include/generated/x"])
@@ -63,43 +63,43 @@ def test_in_tree_build_is_refused(git: Path, left: str) -> None:
     (git / left).parent.mkdir(parents=True, exist_ok=True)
     (git / left).write_text("\n")
     with pytest.raises(UserError, match="make mrproper"):
-        open_tree(git, False, allow_dirty=True)
+        open_user_tree(git, False, allow_dirty=True)
 
 
 def test_dirty_tree_is_refused_and_file_named(git: Path) -> None:
     (git / "net/a.c").write_text("edited\n")
     with pytest.raises(UserError, match=r"net/a\.c.*--allow-dirty"):
-        open_tree(git, False, False)
+        open_user_tree(git, False, False)
 
 
 def test_untracked_file_is_dirty_unless_ignored(git: Path) -> None:
     (git / "net/a.o").write_text("object\n")
-    assert not open_tree(git, False, False).dirty
+    assert not open_user_tree(git, False, False).dirty
     (git / "net/b.c").write_text("b\n")
     with pytest.raises(UserError, match=r"net/b\.c"):
-        open_tree(git, False, False)
-    allowed = open_tree(git, False, allow_dirty=True)
+        open_user_tree(git, False, False)
+    allowed = open_user_tree(git, False, allow_dirty=True)
     assert "net/b.c" in allowed.files
     assert "net/a.o" not in allowed.files
 
 
 def test_every_edit_changes_identity(git: Path) -> None:
-    states = [open_tree(git, False, True).identity]
+    states = [open_user_tree(git, False, True).identity]
     for text in ("one\n", "two\n"):
         (git / "net/a.c").write_text(text)
-        states.append(open_tree(git, False, True).identity)
+        states.append(open_user_tree(git, False, True).identity)
     (git / "new").mkdir()
     for text in ("one\n", "two\n"):
         (git / "new/c.c").write_text(text)
-        states.append(open_tree(git, False, True).identity)
+        states.append(open_user_tree(git, False, True).identity)
     assert len(set(states)) == 5
 
 
 def test_without_git_mtime_changes_identity(plain: Path) -> None:
-    before = open_tree(plain, False, False).identity
-    assert open_tree(plain, False, False).identity == before
+    before = open_user_tree(plain, False, False).identity
+    assert open_user_tree(plain, False, False).identity == before
     os.utime(plain / "net/a.c", ns=(1, 1))
-    assert open_tree(plain, False, False).identity != before
+    assert open_user_tree(plain, False, False).identity != before
 
 
 def test_open_writes_nothing(git: Path) -> None:
@@ -110,5 +110,5 @@ def test_open_writes_nothing(git: Path) -> None:
 
     os.utime(git / "net/a.c")  # makes git status want to refresh its index
     before = state()
-    open_tree(git, False, True)
+    open_user_tree(git, False, True)
     assert state() == before
