@@ -355,7 +355,7 @@ EXCLUDED_PAIRS: dict[tuple[str, str], str] = dict.fromkeys(
 """Pairs that cannot race, with the reason and the test of the same interaction."""
 
 
-def tested_pairs() -> list[tuple[str, str]]:
+def covered_pairs() -> list[tuple[str, str]]:
     """Return every pair of actors that can race, including each actor with itself."""
     names = list(ACTORS)
     return [
