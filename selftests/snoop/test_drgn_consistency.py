@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Consistency of what readers return with the kernel memory that the host reads with drgn.
 
-The host walks the hash tables with the kernel's debug information (`KernelMemory`).  So an entry
+The host walks the hash tables with the kernel's debug information (`DrgnClient`).  So an entry
 that every reader misses, or that readers make up, is detected.
 """
 
