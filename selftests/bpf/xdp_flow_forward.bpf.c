@@ -12,8 +12,8 @@
 #include "counters.h"
 #include "flowmap.h"
 #include "packet_parse.h"
-#include "nat_rewrite.h"
-#include "tcp_untracked.h"
+#include "packet_rewrite.h"
+#include "tcp_window_invalidate.h"
 #include "tcp_window.h"
 
 #define XMIT_NEIGH 1

@@ -15,7 +15,7 @@
 #include "flowmap.h"
 #include "kfunc.h"
 #include "packet_parse.h"
-#include "nat_rewrite.h"
+#include "packet_rewrite.h"
 
 enum counter { FORWARDED };
 

@@ -10,7 +10,7 @@ from fixtures.guest.core.polling import wait_for
 from fixtures.guest.net import flowtable
 from fixtures.guest.pytest_plugin.plugin_api import OpenConnection, router_config_id
 from fixtures.guest.topology.client_router_server import NFT_TABLE, Router, RouterConfig
-from fixtures.guest.traffic import packet_headers, rx_capture, tx_capture
+from fixtures.guest.traffic import headers_from_value, rx_capture, tx_capture
 from fixtures.guest.traffic.connections import (
     IPPROTO_TCP,
     IPPROTO_UDP,
@@ -49,11 +49,11 @@ def _check_received_headers(
         conn.exchange(tx_capture.PAYLOAD)
         for key, arrived in ((flow.original, at_server), (flow.reply, at_client)):
             (received,) = arrived(tx_capture.PAYLOAD)
-            assert packet_headers.headers_from_frame(received) == packet_headers.headers_from_value(
-                bpf.lookup(flowmap, key), key.l3proto
-            )
-            assert packet_headers.hop_limit(received) == _TTL - 1
-            assert packet_headers.checksums_valid(received)
+            assert headers_from_value.headers_from_frame(
+                received
+            ) == headers_from_value.headers_from_value(bpf.lookup(flowmap, key), key.l3proto)
+            assert headers_from_value.hop_limit(received) == _TTL - 1
+            assert headers_from_value.checksums_valid(received)
     assert forwarder.result_counts()[ForwardResult.FORWARDED] - before >= 2
 
 
@@ -125,5 +125,5 @@ def test_packet_by_xdp_flowtable_and_stack_is_identical(
         "conntrack to clear IPS_OFFLOAD", lambda: (e := conn.conntrack_entry()) and not e.offloaded
     )
     by_path["stack"] = received_frame()
-    assert packet_headers.checksums_valid(by_path["stack"])
+    assert headers_from_value.checksums_valid(by_path["stack"])
     assert by_path["xdp"] == by_path["flowtable"] == by_path["stack"]

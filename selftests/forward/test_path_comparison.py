@@ -20,7 +20,7 @@ from fixtures.guest.core.polling import wait_for
 from fixtures.guest.net import flowtable, netlink, netns, rtnetlink
 from fixtures.guest.pytest_plugin.plugin_api import OpenConnection, router_config_id
 from fixtures.guest.topology.client_router_server import NFT_TABLE, Router, RouterConfig
-from fixtures.guest.traffic import packet_headers, rx_capture, tx_capture
+from fixtures.guest.traffic import headers_from_value, rx_capture, tx_capture
 from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP, Connection, send_frames
 from fixtures.guest.traffic.xdp_forwarder import ForwardResult, XdpForwarder
 
@@ -190,7 +190,7 @@ def test_packet_variants_over_four_paths_arrive_identical(
 
     arrived, icmp_errors = results["stack"]
     assert (len(arrived), len(icmp_errors)) == (len(variants) - 2, 2)
-    assert [packet_headers.checksums_valid(frame) for frame in arrived].count(False) == (
+    assert [headers_from_value.checksums_valid(frame) for frame in arrived].count(False) == (
         protocol == IPPROTO_UDP
     )
     for path, (path_frames, path_errors) in results.items():

@@ -50,7 +50,7 @@ REFUSAL_ERRNOS = {errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, _ENOTSUPP}
 def test_modifying_cmd_fails_and_changes_nothing(
     flowmap: int, open_connection: OpenConnection, modify: MapCmd
 ) -> None:
-    """A modifying command fails with one errno, whatever the key, and leaves the flow as it is."""
+    """A modifying command fails with the same errno for every key and does not change the flow."""
     flow = open_connection(IPPROTO_UDP, 4).wait_offloaded()
     before = [bytes(bpf.lookup(flowmap, key))[8:] for key in flow.keys]
 

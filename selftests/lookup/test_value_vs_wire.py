@@ -17,7 +17,7 @@ from fixtures.guest.net import netlink, rtnetlink
 from fixtures.guest.pytest_plugin.plugin_api import OpenConnection, router_config_id
 from fixtures.guest.topology import ipip, ipsec, pppoe
 from fixtures.guest.topology.client_router_server import Router, RouterConfig
-from fixtures.guest.traffic import packet_headers, tx_capture
+from fixtures.guest.traffic import headers_from_value, tx_capture
 from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP, Connection, connect
 
 protocols = pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
@@ -51,10 +51,10 @@ def _check_transmitted_frames(router: Router, flowmap: int, conn: Connection) ->
         for key, device in ((flow.original, router.wan), (flow.reply, router.lan)):
             value = bpf.lookup(flowmap, key)
             seen = {
-                packet_headers.headers_from_frame(frame)
+                headers_from_value.headers_from_frame(frame)
                 for frame in sent(device.device, tx_capture.PAYLOAD)
             }
-            assert seen == {packet_headers.headers_from_value(value, key.l3proto)}
+            assert seen == {headers_from_value.headers_from_value(value, key.l3proto)}
             assert value.oifindex == device.ifindex
 
 
@@ -116,7 +116,7 @@ def test_packet_with_xfrm_value_leaves_as_esp(
     flow = conn.wait_offloaded()
     to_server, to_client = (bpf.lookup(private_flowmap, key) for key in flow.keys)
     assert (to_server.xmit_type, to_client.xmit_type) == (uapi.XMIT_XFRM, uapi.XMIT_NEIGH)
-    # The transformation decides on the output device later.
+    # The IPsec transformation chooses the output device later.
     assert to_server.oifindex == 0
 
     endpoints = ipsec.tunnel_endpoints(private_router, version)
@@ -132,7 +132,7 @@ def test_packet_with_xfrm_value_leaves_as_esp(
             private_router.wan.device,
             b"".join(ip_address(endpoint).packed for endpoint in endpoints),
         )
-        assert {packet_headers.ip_protocol(frame) for frame in esp_frames} == {ipsec.ESP}
+        assert {headers_from_value.ip_protocol(frame) for frame in esp_frames} == {ipsec.ESP}
 
 
 @pytest.mark.clause("FM-3", "FM-4")
@@ -167,7 +167,7 @@ def test_value_of_ipv4_route_via_ipv6_gateway_has_no_mac(
 ) -> None:
     """The value of an IPv4 route with an IPv6 gateway has no MAC addresses.
 
-    The flowtable itself sends an ARP request for the destination, whatever the route says.
+    The flowtable itself sends an ARP request for the destination, not for the gateway.
     """
     host = "192.0.5.2"
     server = private_router.server

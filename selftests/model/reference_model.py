@@ -97,7 +97,7 @@ class ReferenceModel:
     def reoffloadable_flows(self) -> list[str]:
         """Return the ended flows whose connection the next packets would offload again.
 
-        TCP connections only while conntrack knows them: the model does not cover what conntrack
+        TCP connections only while conntrack has an entry: the model does not cover what conntrack
         does with a segment from the middle of an unknown connection.
         """
         kinds = set(self.offloadable_kinds())

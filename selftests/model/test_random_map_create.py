@@ -53,7 +53,7 @@ OVERRIDES = st.lists(
 REQUESTS = st.builds(
     CreateRequest,
     overrides=OVERRIDES,
-    # Mostly the full size: fields that are cut off hide their errors.
+    # Mostly the full size: the kernel does not check a field beyond the size.
     attr_size=mostly_default(map_create_oracle.LAST_FIELD_END, ATTR_SIZES, 6),
     nonzero_offset=mostly_default(None, NONZERO_OFFSETS, 8),
     privileged=mostly_default(True, [False], 5),

@@ -68,7 +68,7 @@ def test_modular_map_type_works_like_builtin(cleanup: ExitStack) -> None:
 @pytest.mark.clause("MM-2", "V0-1")
 @pytest.mark.parametrize("callback", [*dummy_map_module.REQUIRED_CALLBACKS, "owner", "ops"])
 def test_register_without_required_callback_is_einval(callback: str) -> None:
-    """Operations without an owner or an unconditionally called callback give EINVAL."""
+    """Operations without an owner, or a callback that the core calls unchecked, give EINVAL."""
     with expect_errno(errno.EINVAL):
         dummy_map_module.load(omit=callback)
     assert not modules.loaded(dummy_map_module.MODULE)
@@ -154,7 +154,7 @@ def test_flowmap_module_load_into_taken_slot_is_ebusy(cleanup: ExitStack) -> Non
 @pytest.mark.clause("MM-2")
 @pytest.mark.deadline(60)
 def test_concurrent_registrations_have_one_winner() -> None:
-    """Of two modules that register the type concurrently one succeeds and one gets EBUSY."""
+    """One of two modules that register the type concurrently succeeds, the other gets EBUSY."""
 
     def loader(name: str) -> python_race.Actor:
         path = modules.module_path(name)

@@ -371,4 +371,4 @@ TRIPLES = (
     ("map_create_free", "unload_flowmap", "map_create_free"),
     ("lookup", "device_unregister", "namespace_exit"),
 )
-"""Triples of actors that past kernel bugs needed."""
+"""Triples of actors that took part in past kernel bugs."""

@@ -67,7 +67,7 @@ def test_inner_map_replaced_under_running_prog_is_not_freed(
             "the second map to replace the first",
             lambda: _to_int(bpf.lookup_raw(outer, SLOT, 4)) == bpf.map_info(second).id,
         )
-        # Maps that no program uses are freed meanwhile; the replaced map is not.
+        # During that time, maps that no program uses are freed; the replaced map is not.
         for other in others:
             os.close(other)
             references -= 1

@@ -120,7 +120,7 @@ def test_map_info_vs_unload_stays_consistent(flowmap_loaded: str) -> None:
 @pytest.mark.clause("MM-7", "RT-1")
 @pytest.mark.deadline(120)
 def test_concurrent_module_loads_have_one_winner(flowmap_loaded: str, tmp_path: Path) -> None:
-    """Of two concurrent loads of the module exactly one succeeds.
+    """Exactly one of two concurrent loads of the module succeeds.
 
     The module loader refuses the other by its name, so it never registers the type.  The refusals
     of MM-2 are tested with the suite's own module (modular_map/test_registration.py).

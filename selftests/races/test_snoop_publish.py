@@ -139,7 +139,7 @@ def test_flow_deleted_before_table_is_listed_is_not_mirrored(
 ) -> None:
     """A flow deleted after a table's first grace period, before it is in the list, is not mirrored.
 
-    Every deletion then knows that a table is coming, and marks its flow for the adder.
+    Every deletion then sees the increased count of tables, and marks its flow for the adder.
     """
     keys = interleavings.expected_keys(udp_connection)
     sender = interleavings.gated_sender(udp_connection)

@@ -15,7 +15,7 @@ from fixtures.guest.topology.client_router_server import Router, RouterConfig
 from fixtures.guest.traffic.connections import IPPROTO_UDP, Connection, flow_from_conntrack
 
 FLOW_COUNT = 40
-"""More flows (two tuples each) than one hash table takes without growing, fewer than two do."""
+"""More flows (two tuples each) than one hash table takes without growing; two tables take more."""
 
 
 def _mirrored(flowmap: int, router: Router, conn: Connection) -> bool:

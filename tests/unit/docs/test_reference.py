@@ -54,7 +54,7 @@ def test_every_option_is_listed() -> None:
     declared: set[str] = set()
     for path in [
         ROOT / "fixtures/host/pytest_plugin/options.py",
-        ROOT / "fixtures/host/kernel/build_options.py",
+        ROOT / "fixtures/host/kernel/kernel_cli_options.py",
         *(ROOT / "fixtures/host").glob("*/cli.py"),
     ]:
         declared |= _new_flags(ast.parse(path.read_text()))

@@ -8,7 +8,7 @@ import pytest
 
 from fixtures.guest.bpf.bpf_attr import F_RDONLY, F_RDONLY_PROG, F_WRONLY, Command
 from fixtures.guest.net.flowtable import COUNTER, HW_OFFLOAD, SNOOP
-from selftests.model import bpf_cmds_oracle, flowtable_oracle, map_create_oracle
+from selftests.model import bpf_cmds_oracle, map_create_oracle, newflowtable_oracle
 from selftests.model.bpf_cmds_oracle import (
     ENOTSUPP,
     BatchRequest,
@@ -17,8 +17,8 @@ from selftests.model.bpf_cmds_oracle import (
     Key,
     UserPointer,
 )
-from selftests.model.flowtable_oracle import FlowtableRequest, FlowtableState
 from selftests.model.map_create_oracle import BAD_FD, F_TOKEN_FD, OTHER_FD, READABLE, UNMAPPED
+from selftests.model.newflowtable_oracle import FlowtableRequest, FlowtableState
 from selftests.model.reference_model import TCP, UDP, Flow, FlowMap, Netns, ReferenceModel
 
 RDONLY_AND_WRONLY = F_RDONLY_PROG | F_RDONLY | F_WRONLY
@@ -195,7 +195,7 @@ def test_lookup_batch_returns_keys_after_in_batch() -> None:
         (FlowtableRequest(flags=SNOOP), 0),
         (FlowtableRequest(flags=SNOOP | COUNTER), errno.EOPNOTSUPP),
         (FlowtableRequest(flags=8, table="missing"), errno.EINVAL),
-        (FlowtableRequest(flags=SNOOP | COUNTER, family=flowtable_oracle.NETDEV), errno.ENOENT),
+        (FlowtableRequest(flags=SNOOP | COUNTER, family=newflowtable_oracle.NETDEV), errno.ENOENT),
         (FlowtableRequest(flags=HW_OFFLOAD), 0),
         (FlowtableRequest(flags=HW_OFFLOAD, devices=("d0",)), errno.EOPNOTSUPP),
         (FlowtableRequest(flags=HW_OFFLOAD, devices=("d9",)), 0),
@@ -212,7 +212,7 @@ def test_lookup_batch_returns_keys_after_in_batch() -> None:
             FlowtableRequest(existing=FlowtableState(), exclusive=False, priority=1),
             errno.EOPNOTSUPP,
         ),
-        (FlowtableRequest(devices=("d0", "d0", flowtable_oracle.OVERLONG_NAME)), errno.EEXIST),
+        (FlowtableRequest(devices=("d0", "d0", newflowtable_oracle.OVERLONG_NAME)), errno.EEXIST),
     ],
     ids=[
         "snoop",
@@ -236,7 +236,7 @@ def test_newflowtable_several_errors_first_check_wins(
     request_: FlowtableRequest, code: int
 ) -> None:
     """The first failing check gives NFT_MSG_NEWFLOWTABLE's errno."""
-    assert flowtable_oracle.expected_errno(request_) == code
+    assert newflowtable_oracle.expected_errno(request_) == code
 
 
 def test_newflowtable_update_adds_devices_unless_aborted() -> None:
@@ -244,11 +244,11 @@ def test_newflowtable_update_adds_devices_unless_aborted() -> None:
     update = FlowtableRequest(
         existing=FlowtableState(0, ("d0",)), exclusive=False, flags=COUNTER, devices=("d1",)
     )
-    assert flowtable_oracle.expected_state(update) == FlowtableState(COUNTER, ("d0", "d1"))
+    assert newflowtable_oracle.expected_state(update) == FlowtableState(COUNTER, ("d0", "d1"))
     aborted = FlowtableRequest(
         existing=FlowtableState(0, ("d0",)), exclusive=False, flags=COUNTER, aborted=True
     )
-    assert flowtable_oracle.expected_state(aborted) == FlowtableState(0, ("d0",))
+    assert newflowtable_oracle.expected_state(aborted) == FlowtableState(0, ("d0",))
 
 
 def _model() -> ReferenceModel:

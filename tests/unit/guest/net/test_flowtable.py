@@ -4,7 +4,7 @@
 import struct
 
 from fixtures.guest.net import flowtable, netlink
-from fixtures.guest.net.flowtable_message import FlowtableMessage
+from fixtures.guest.net.nft_flowtable_attributes import FlowtableMessage
 
 
 def test_new_flowtable_encodes_any_flags() -> None:

@@ -9,7 +9,7 @@ import pytest
 from fixtures.host.bench import cli, harness_benchmark, plots, suites
 from fixtures.host.bench.icount import with_icount
 from fixtures.host.bench.runner import GUEST_BENCH_DIR, failure_reason
-from fixtures.host.execution.executor import Execution
+from fixtures.host.execution.run_test_in_vm import Execution
 from fixtures.host.model.bench_results import FailedMeasurement, Measurement
 from fixtures.host.util.errors import InfraError, UserError
 from fixtures.host.util.paths import ROOT

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.host.coverage import gcda
+from fixtures.host.coverage import merge_gcda
 from fixtures.host.coverage.gcov import LineCount, LineCounts, read_line_counts
 from fixtures.host.util.errors import UserError
 
@@ -57,13 +57,13 @@ def _run(built: Path, *words: str) -> bytes:
 
 
 def _lines(built: Path, report: Path) -> LineCounts:
-    gcda.merge(report, report / "total")
+    merge_gcda.merge(report, report / "total")
     return read_line_counts(built, report / "total", ["net/sign.c", "net/sign.h", "net/other.c"])
 
 
 def test_lines_of_file_and_its_header_are_counted(built: Path, tmp_path: Path) -> None:
     report = tmp_path / "report"
-    gcda.store(report, "one", _run(built))
+    merge_gcda.store(report, "one", _run(built))
     lines = _lines(built, report)
     assert lines["net/sign.c"][4].branches in ((0, 1), (1, 0))
     assert (lines["net/sign.c"][5].count, lines["net/sign.c"][6].count) == (0, 1)
@@ -75,25 +75,25 @@ def test_lines_of_file_and_its_header_are_counted(built: Path, tmp_path: Path) -
 
 def test_counters_of_two_vms_are_merged(built: Path, tmp_path: Path) -> None:
     report = tmp_path / "report"
-    gcda.store(report, "one", _run(built))
-    gcda.store(report, "two", _run(built, "word"))
-    assert gcda.merge(report, report / "total") == 2
+    merge_gcda.store(report, "one", _run(built))
+    merge_gcda.store(report, "two", _run(built, "word"))
+    assert merge_gcda.merge(report, report / "total") == 2
     lines = _lines(built, report)
     assert [lines["net/sign.c"][n].count for n in (4, 5, 6)] == [2, 1, 1]
     assert lines["net/sign.c"][4] == LineCount(2, "main", (1, 1))
 
 
 def test_clear_removes_old_counters(tmp_path: Path) -> None:
-    gcda.store(tmp_path, "one", b"")
-    gcda.clear(tmp_path)
-    assert gcda.merge(tmp_path, tmp_path / "total") == 0
+    merge_gcda.store(tmp_path, "one", b"")
+    merge_gcda.clear(tmp_path)
+    assert merge_gcda.merge(tmp_path, tmp_path / "total") == 0
 
 
 def test_damaged_archive_error_names_file(tmp_path: Path) -> None:
-    gcda.store(tmp_path, "one", b"")
-    (tmp_path / gcda.DIRECTORY / "one.tar.gz").write_bytes(b"no archive")
+    merge_gcda.store(tmp_path, "one", b"")
+    (tmp_path / merge_gcda.DIRECTORY / "one.tar.gz").write_bytes(b"no archive")
     with pytest.raises(UserError, match=r"one\.tar\.gz: .*: run the suite again$"):
-        gcda.merge(tmp_path, tmp_path / "total")
+        merge_gcda.merge(tmp_path, tmp_path / "total")
 
 
 @pytest.mark.parametrize("name", ["../outside.gcda", "net/../../outside.gcda", "/outside.gcda"])
@@ -103,15 +103,15 @@ def test_archive_member_outside_directory_is_rejected(tmp_path: Path, name: str)
         member = tarfile.TarInfo(name)
         member.size = 1
         archive.addfile(member, io.BytesIO(b"x"))
-    gcda.store(tmp_path, "one", out.getvalue())
+    merge_gcda.store(tmp_path, "one", out.getvalue())
     with pytest.raises(UserError, match=r"one\.tar\.gz: .*outside\.gcda is outside the archive"):
-        gcda.merge(tmp_path, tmp_path / "total")
+        merge_gcda.merge(tmp_path, tmp_path / "total")
     assert not list(tmp_path.parent.glob("**/outside.gcda"))
 
 
 def test_missing_counts_of_series_files_are_an_error(built: Path, tmp_path: Path) -> None:
     report = tmp_path / "report"
-    gcda.store(report, "one", _run(built))
-    gcda.merge(report, report / "total")
+    merge_gcda.store(report, "one", _run(built))
+    merge_gcda.merge(report, report / "total")
     with pytest.raises(UserError, match="no gcov counters for the files of the series"):
         read_line_counts(built, report / "total", ["kernel/other.c"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.host.execution.executor import Execution
+from fixtures.host.execution.run_test_in_vm import Execution
 from fixtures.host.execution.verdict import TestVerdict, decide_verdict
 from fixtures.host.model.results import Verdict
 

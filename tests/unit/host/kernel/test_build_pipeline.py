@@ -22,8 +22,8 @@ from fixtures.host.kernel import (
     suite_modules,
     toolchain,
 )
-from fixtures.host.kernel.build_options import KernelOptions
 from fixtures.host.kernel.built_kernel import Kernel
+from fixtures.host.kernel.kernel_cli_options import KernelOptions
 from fixtures.host.util.errors import UserError
 from fixtures.host.util.progress import Progress, SilentProgress
 

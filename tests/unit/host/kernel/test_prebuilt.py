@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.host.kernel.build_options import KernelOptions
+from fixtures.host.kernel.kernel_cli_options import KernelOptions
 from fixtures.host.kernel.prebuilt import prebuilt_kernel
 from fixtures.host.util.errors import UserError
 

@@ -12,7 +12,7 @@ from fixtures.host.kernel import kernel_cache
 from fixtures.host.model.mutation_results import BOOT, MutantResult, MutantStatus
 from fixtures.host.mutation import mutant_run
 from fixtures.host.mutation.mutant import Mutant
-from fixtures.host.util.process_group import ProcessGroup
+from fixtures.host.util.stoppable_subprocesses import ProcessGroup
 
 _SPLAT = "[    1.2] BUG: sleeping function called from invalid context\n[    1.2] RBP: error: 0x0"
 _TITLE = "the kernel complains before any test: BUG: sleeping function"

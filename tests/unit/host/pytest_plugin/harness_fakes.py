@@ -20,9 +20,9 @@ from fixtures.host.pytest_plugin import (
     guest_test_paths,
     hooks,
     kselftest_mode,
-    remote_workers,
-    run_recorder,
-    worker,
+    run_reporter,
+    xdist_ssh_workers,
+    xdist_worker,
 )
 from fixtures.host.pytest_plugin.run_context import RunContext
 from fixtures.host.vm.qemu_args import MachineConfig
@@ -170,8 +170,8 @@ def install_fakes(root: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
         lambda _context, _config, name, _workers: FakeRunner(harness, name),
     )
     monkeypatch.setattr(controller, "find_gaps", lambda _clauses: harness.gaps)
-    monkeypatch.setattr(remote_workers, "is_local", lambda _controller: harness.local)
-    for role in (controller, worker):
+    monkeypatch.setattr(xdist_ssh_workers, "is_local", lambda _controller: harness.local)
+    for role in (controller, xdist_worker):
         monkeypatch.setattr(role, "set_up_run", set_up_run)
         monkeypatch.setattr(role, "new_run_directory", harness.run_directory)
         monkeypatch.setattr(
@@ -180,5 +180,5 @@ def install_fakes(root: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
     monkeypatch.setattr(
         RunContext, "snapshot_layers", lambda _self, _log: cast(SnapshotLayers, harness.layers)
     )
-    monkeypatch.setattr(run_recorder, "qemu_version", lambda: "QEMU emulator version 7.2")
+    monkeypatch.setattr(run_reporter, "qemu_version", lambda: "QEMU emulator version 7.2")
     return harness

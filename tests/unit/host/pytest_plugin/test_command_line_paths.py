@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.host.kernel.build_options import OPTIONS
+from fixtures.host.kernel.kernel_cli_options import OPTIONS
 from fixtures.host.util.paths import ROOT
 
 _TEST = "selftests/lookup/test_hit.py"

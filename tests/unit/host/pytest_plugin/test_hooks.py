@@ -11,7 +11,7 @@ import pytest
 
 from fixtures.host.model.results import Verdict
 from fixtures.host.mutation import mutant
-from fixtures.host.pytest_plugin import native, run_archive
+from fixtures.host.pytest_plugin import inputs_and_history, native_setup
 from fixtures.host.util.errors import InfraError, KernelError, UserError
 from tests.unit.host.pytest_plugin.harness_fakes import PLUGINS, FakeLayers, Harness
 
@@ -116,7 +116,7 @@ def test_collect_only_lists_guest_tests_without_vm(harness: Harness, run: Run) -
 def test_native_runs_guest_tests_in_this_process(
     harness: Harness, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "prepare_native_run", lambda _config: None)
+    monkeypatch.setattr(native_setup, "prepare_native_run", lambda _config: None)
     result = run("--native")
     result.assert_outcomes(passed=1, failed=1)
     assert harness.events == []
@@ -167,13 +167,13 @@ def test_interrupted_run_cleans_up_and_writes_report(
 def test_vms_are_killed_before_report_and_run_directory_removed_last(
     harness: Harness, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    archive_run = run_archive.archive_run
+    archive_run = inputs_and_history.archive_run
 
     def archive(*args: object) -> object:
         harness.events.append("report written")
         return archive_run(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run_archive, "archive_run", archive)
+    monkeypatch.setattr(inputs_and_history, "archive_run", archive)
     run()
     assert harness.events == [
         "run directory made", "VMs killed", "report written", "run directory removed",

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from fixtures.host.kernel.build_options import OPTIONS
+from fixtures.host.kernel.kernel_cli_options import OPTIONS
 from fixtures.host.pytest_plugin import kselftest_mode
 from fixtures.host.pytest_plugin.run_context import RunContext
 from fixtures.host.util.errors import UserError

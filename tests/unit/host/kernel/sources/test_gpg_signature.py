@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 
 from fixtures.host.config import vm_profile
-from fixtures.host.kernel.build_options import KernelOptions
+from fixtures.host.kernel.kernel_cli_options import KernelOptions
 from fixtures.host.kernel.sources import gpg_signature
 from fixtures.host.kernel.sources.tarball import TarballSource, open_tarball
 from fixtures.host.util.errors import UserError

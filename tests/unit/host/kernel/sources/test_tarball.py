@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.host.config import vm_profile
-from fixtures.host.kernel.build_options import KernelOptions
+from fixtures.host.kernel.kernel_cli_options import KernelOptions
 from fixtures.host.kernel.sources.tarball import open_tarball
 from fixtures.host.util.errors import UserError
 from fixtures.host.util.progress import SilentProgress
