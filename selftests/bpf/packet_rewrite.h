@@ -3,8 +3,8 @@
  * Rewrite a packet as the router forwards it: addresses, ports, TTL, checksums, MAC addresses and
  * VLAN tags, all taken from a flow map value.
  */
-#ifndef NAT_REWRITE_H
-#define NAT_REWRITE_H
+#ifndef PACKET_REWRITE_H
+#define PACKET_REWRITE_H
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>

@@ -13,7 +13,7 @@
 #include "flowmap.h"
 #include "packet_parse.h"
 #include "packet_rewrite.h"
-#include "tcp_window_invalidate.h"
+#include "tcp_window_untracked_segments.h"
 #include "tcp_window.h"
 
 #define XMIT_NEIGH 1

@@ -11,8 +11,8 @@ from fixtures.guest.kernel.syncpoints import HELD_CPU, stop_at
 from fixtures.guest.net import tc
 from fixtures.guest.pytest_plugin.plugin_api import router_config_id
 from fixtures.guest.topology.client_router_server import Router, RouterConfig
-from fixtures.guest.traffic import act_ct
-from fixtures.guest.traffic.act_ct import DSCP_CS1, OTHER_ZONE, ZONE
+from fixtures.guest.traffic import act_ct_offload
+from fixtures.guest.traffic.act_ct_offload import DSCP_CS1, OTHER_ZONE, ZONE
 from fixtures.guest.traffic.connections import Connection
 
 pytestmark = pytest.mark.usefixtures("pinned_to_test_cpu")
@@ -32,10 +32,10 @@ def test_key_walk_during_insert_of_duplicate_tuple_returns_key_once(
     # One pair of sockets, two connections: conntrack zones separate equal tuples.
     tc.add_act_ct(["r0", "r1"], ZONE, private_router.namespace)
     tc.add_act_ct(["r0", "r1"], OTHER_ZONE, private_router.namespace, dscp=DSCP_CS1)
-    keys = act_ct.wait_offloaded(udp_connection)
+    keys = act_ct_offload.wait_offloaded(udp_connection)
     udp_connection.set_dscp(DSCP_CS1)
     sender = child_process.GatedChild(
-        lambda: len(act_ct.wait_offloaded(udp_connection, OTHER_ZONE)), HELD_CPU
+        lambda: len(act_ct_offload.wait_offloaded(udp_connection, OTHER_ZONE)), HELD_CPU
     )
     with ExitStack() as syncpoints:
         addition = syncpoints.enter_context(stop_at("__nf_flow_snoop_add", cpu=HELD_CPU))

@@ -8,8 +8,8 @@ from fixtures.guest.core.polling import wait_for
 from fixtures.guest.net import conntrack, tc
 from fixtures.guest.pytest_plugin.plugin_api import MakeFlowmap, OpenConnection, router_config_id
 from fixtures.guest.topology.client_router_server import Router, RouterConfig
-from fixtures.guest.traffic import act_ct
-from fixtures.guest.traffic.act_ct import DSCP_CS1, OTHER_ZONE, ZONE
+from fixtures.guest.traffic import act_ct_offload
+from fixtures.guest.traffic.act_ct_offload import DSCP_CS1, OTHER_ZONE, ZONE
 from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP
 
 without_nft_flowtable = pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_act_ct_flow_is_mirrored(
 ) -> None:
     """An act_ct flow is in an existing map and in one created later, in both directions."""
     tc.add_act_ct(["r0", "r1"], ZONE, private_router.namespace)
-    keys = act_ct.wait_offloaded(open_private_connection(protocol, version))
+    keys = act_ct_offload.wait_offloaded(open_private_connection(protocol, version))
     for fd in (private_flowmap, make_flowmap(private_router.namespace)):
         assert [bpf.lookup(fd, key).dir for key in keys] == [0, 1]
         assert [bpf.lookup(fd, key).ct_zone for key in keys] == [ZONE, ZONE]
@@ -47,7 +47,7 @@ def test_act_ct_flow_after_conntrack_flush_is_miss(
     tc.add_act_ct(["r0", "r1"], ZONE, private_router.namespace)
     conn = open_private_connection(IPPROTO_UDP, 4)
     for _ in range(2):
-        keys = act_ct.wait_offloaded(conn)
+        keys = act_ct_offload.wait_offloaded(conn)
         assert [bpf.lookup(private_flowmap, key).dir for key in keys] == [0, 1]
         conntrack.flush(private_router.namespace)
         assert [bpf.lookup_or_none(private_flowmap, key) for key in keys] == [None, None]
@@ -60,7 +60,7 @@ def test_act_ct_flow_after_flowtable_free_is_miss(
 ) -> None:
     """An act_ct flow leaves the map when its zone's flow table is freed."""
     tc.add_act_ct(["r0", "r1"], ZONE, private_router.namespace)
-    keys = act_ct.wait_offloaded(open_private_connection(IPPROTO_UDP, 4))
+    keys = act_ct_offload.wait_offloaded(open_private_connection(IPPROTO_UDP, 4))
     assert len(list(bpf.iterate_keys(private_flowmap))) == 2
     for device in ("r0", "r1"):
         tc.run(f"qdisc del dev {device} clsact", private_router.namespace)
@@ -77,7 +77,7 @@ def test_act_ct_and_nft_flows_are_both_mirrored(
     """A map has the flows of act_ct's and nft's tables at the same time."""
     by_nft = open_private_connection(IPPROTO_UDP, 4, server_port=7001).wait_offloaded()
     tc.add_act_ct(["r0", "r1"], ZONE, private_router.namespace)
-    by_tc = act_ct.wait_offloaded(open_private_connection(IPPROTO_TCP, 6, server_port=7002))
+    by_tc = act_ct_offload.wait_offloaded(open_private_connection(IPPROTO_TCP, 6, server_port=7002))
     found = {bytes(key) for key in bpf.iterate_keys(private_flowmap)}
     assert found >= {bytes(key) for key in (*by_nft.keys, *by_tc)}
 
@@ -99,10 +99,10 @@ def test_tuple_in_two_zones_is_found_until_last_flow_ends(
     tc.add_act_ct(["r0", "r1"], ZONE, private_router.namespace)
     tc.add_act_ct(["r0", "r1"], OTHER_ZONE, private_router.namespace, dscp=DSCP_CS1)
     conn = open_private_connection(IPPROTO_UDP, version)
-    keys = act_ct.wait_offloaded(conn, ZONE)
+    keys = act_ct_offload.wait_offloaded(conn, ZONE)
     conn.set_dscp(DSCP_CS1)
-    act_ct.wait_offloaded(conn, OTHER_ZONE)
-    assert act_ct.is_offloaded(conn, ZONE)
+    act_ct_offload.wait_offloaded(conn, OTHER_ZONE)
+    assert act_ct_offload.is_offloaded(conn, ZONE)
     # The first map mirrored the flows when they were added, the second in its initial walk.
     maps = (private_flowmap, make_flowmap(private_router.namespace))
     for fd in maps:

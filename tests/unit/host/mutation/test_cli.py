@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fixtures.host.model.mutation_results import MutantResult, MutantStatus
+from fixtures.host.mutation.build_mutants_json import make_results
 from fixtures.host.mutation.cli import format_result, is_expected, main
-from fixtures.host.mutation.mutant_records import make_results
 from tests.unit.host.mutation.mutation_samples import KILLED, SURVIVED, make_mutant
 
 

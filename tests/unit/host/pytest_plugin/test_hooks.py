@@ -11,7 +11,7 @@ import pytest
 
 from fixtures.host.model.results import Verdict
 from fixtures.host.mutation import mutant
-from fixtures.host.pytest_plugin import inputs_and_history, native_setup
+from fixtures.host.pytest_plugin import inputs_and_history, no_vm_run_setup
 from fixtures.host.util.errors import InfraError, KernelError, UserError
 from tests.unit.host.pytest_plugin.harness_fakes import PLUGINS, FakeLayers, Harness
 
@@ -116,7 +116,7 @@ def test_collect_only_lists_guest_tests_without_vm(harness: Harness, run: Run) -
 def test_native_runs_guest_tests_in_this_process(
     harness: Harness, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native_setup, "prepare_native_run", lambda _config: None)
+    monkeypatch.setattr(no_vm_run_setup, "prepare_native_run", lambda _config: None)
     result = run("--native")
     result.assert_outcomes(passed=1, failed=1)
     assert harness.events == []

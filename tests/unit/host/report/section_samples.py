@@ -11,8 +11,8 @@ from fixtures.host.model.bench_results import BenchResults
 from fixtures.host.model.coverage_results import AddedLine, CoverageResults, Exclusion, LineState
 from fixtures.host.model.mutation_results import MutantResult, MutantStatus, MutationResults
 from fixtures.host.mutation import report_section as mutation_section
+from fixtures.host.mutation.build_mutants_json import make_results
 from fixtures.host.mutation.mutant import Mutant
-from fixtures.host.mutation.mutant_records import make_results
 from fixtures.host.report.extra_sections import ReportSection, Section, SectionContent
 from fixtures.host.report_command.section_registry import SECTIONS
 from tests.unit.host.bench.bench_samples import make_bench_results, make_measurement

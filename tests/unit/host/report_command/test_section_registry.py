@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fixtures.host.bench.report_section import plot_url
 from fixtures.host.model.mutation_results import MutantStatus, merge_results
 from fixtures.host.mutation import report_section as mutation_section
-from fixtures.host.mutation.mutant_records import make_results
+from fixtures.host.mutation.build_mutants_json import make_results
 from fixtures.host.report import cover_letter, extra_sections
 from fixtures.host.report.extra_sections import Section, series_note
 from fixtures.host.report.report_writer import write_all

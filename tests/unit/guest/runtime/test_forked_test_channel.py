@@ -10,7 +10,7 @@ import pytest
 
 from fixtures.flowmap import uapi
 from fixtures.guest.kernel.drgn_client import DrgnClient
-from fixtures.guest.runtime.host_pipes import HostChannel, write_message
+from fixtures.guest.runtime.forked_test_channel import HostChannel, write_message
 from fixtures.guest.runtime.pytest_server import ForkedTest, PytestServer
 from fixtures.guest.runtime.virtio_port import VirtioPort
 from fixtures.host.vm.channel import Channel

@@ -4,8 +4,8 @@
  * options or IPv6 extension headers. Acknowledgements of their data may be forwarded by XDP, so
  * the window state of their direction becomes stale.
  */
-#ifndef TCP_UNTRACKED_H
-#define TCP_UNTRACKED_H
+#ifndef TCP_WINDOW_UNTRACKED_SEGMENTS_H
+#define TCP_WINDOW_UNTRACKED_SEGMENTS_H
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
