@@ -149,8 +149,12 @@ def test_failure_in_teardown_only_exits_1(harness: Harness, run: Run) -> None:
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT], ids=["sigterm", "sigint"])
 def test_interrupted_run_cleans_up_and_writes_report(
-    harness: Harness, run: Run, sent: signal.Signals
+    harness: Harness, run: Run, request: pytest.FixtureRequest, sent: signal.Signals
 ) -> None:
+    # A shell ignores SIGINT in background jobs, and Python then keeps it ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
     def interrupt(item: pytest.Item) -> None:
         if item.name == "test_fails":
             os.kill(os.getpid(), sent)
