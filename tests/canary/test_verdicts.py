@@ -35,6 +35,7 @@ VERDICTS = [
     ("test_kernel.py::test_warning_after_console_flood", "splat", "WARNING"),
     ("test_user_space.py::test_passes", "passed", ""),
     ("test_user_space.py::test_fails", "failed", "assert 1 == 2"),
+    ("test_user_space.py::test_router_failure_after_traffic", "failed", "failure after traffic"),
     ("test_user_space.py::test_draws_random_number", "failed", "drew 0x"),
     ("test_user_space.py::test_skips", "skipped", "the canary's reason"),
     ("test_user_space.py::test_xfails", "xfail", "the canary's expectation"),
@@ -78,6 +79,12 @@ def test_faulty_test_gets_expected_verdict(
     output = result["message"] + result["splat"] + result["console"]
     assert result["verdict"] == verdict, output
     assert re.search(pattern, output)
+
+
+def test_failure_with_router_leaves_packet_captures(results: dict[str, dict[str, Any]]) -> None:
+    artefacts = results["test_user_space.py::test_router_failure_after_traffic"]["artefacts"]
+    captures = [Path(name).name for name in artefacts if ".pcap" in name]
+    assert sorted(captures) == ["fm-client-c0.pcap", "fm-server-s0.pcap"]
 
 
 def test_every_faulty_test_has_a_result(results: dict[str, dict[str, Any]]) -> None:

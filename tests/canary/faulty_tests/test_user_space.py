@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.guest.pytest_plugin.plugin_api import OpenConnection
 from fixtures.guest.runtime import hypothesis_support
+from fixtures.guest.traffic.connections import IPPROTO_UDP
 
 
 def test_passes() -> None:
@@ -23,6 +25,11 @@ def test_passes() -> None:
 def test_fails() -> None:
     value = {"tuple": 1}
     assert value["tuple"] == 2
+
+
+def test_router_failure_after_traffic(open_connection: OpenConnection) -> None:
+    open_connection(IPPROTO_UDP, 4).wait_offloaded()
+    pytest.fail("the canary's failure after traffic")
 
 
 def test_draws_random_number() -> None:
