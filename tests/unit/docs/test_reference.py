@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from fixtures.guest.pytest_plugin.markers_and_hooks import MARKERS
-from tests.unit.docs.documented_commands import ROOT
+from tests.unit.docs.documented_commands import DOCUMENTS, ROOT
 
 REFERENCE = ROOT / "docs/reference"
 
@@ -83,3 +83,19 @@ def test_every_variable_of_the_suite_is_listed() -> None:
     read = set(re.findall(r'environ\S*\W"(FLOWMAP_\w+)"', _sources("fixtures", "tests/unit")))
     listed = {name for name in _column("environment.md", "variable") if name.startswith("FLOWMAP_")}
     assert listed == read
+
+
+def test_every_test_named_in_documents_exists() -> None:
+    named = {
+        match.groups()
+        for document in DOCUMENTS
+        for match in re.finditer(r"(\w+/test_\w+\.py)(?:::(test_\w+))?", document.read_text())
+    }
+    assert len(named) > 50
+    missing = []
+    for file, function in named:
+        found = [*ROOT.glob(f"selftests/{file}"), *ROOT.glob(f"tests/{file}")]
+        texts = [path.read_text() for path in found]
+        if not any(f"def {function or 'test_'}" in text for text in texts):
+            missing.append((file, function))
+    assert missing == []

@@ -132,3 +132,11 @@ def test_archive_with_old_ids_is_verified_unchanged(tmp_path: Path) -> None:
     checked = verify(archive)
     assert checked.sha256 == hashlib.sha256(archive.read_bytes()).hexdigest()
     assert checked.runs[0].tests[0].nodeid == NEW
+
+
+@pytest.mark.parametrize("option", ["--mutant patches/v7.3/mutants/{}.patch", "--mutant={}.patch"])
+def test_command_names_current_patch_of_mutant(option: str) -> None:
+    renamed = RenamedTests(mutants={"core-old": "core-new"})
+    command = f"tox -e vm -- {option}"
+    assert renamed.current_command(command.format("core-old")) == command.format("core-new")
+    assert renamed.current_command(command.format("core-x")) == command.format("core-x")
