@@ -1,23 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """``tox -e lint`` and pre-commit run the same commands with the same packages."""
 
-import configparser
 import re
 import tomllib
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _tox_commands() -> list[str]:
-    tox = configparser.ConfigParser(interpolation=None)
-    tox.read(ROOT / "tox.ini")
-    return tox["testenv:lint"]["commands"].split("\n")[1:]
+from fixtures.host.util.paths import ROOT
+from tests.unit.docs.documented_commands import tox_commands
 
 
 def test_pre_commit_runs_the_commands_of_tox() -> None:
     text = (ROOT / ".pre-commit-config.yaml").read_text()
-    assert re.findall(r"entry: (.+)", text) == _tox_commands()
+    assert re.findall(r"entry: (.+)", text) == tox_commands()["lint"]
 
 
 def test_pre_commit_requires_the_packages_of_tox() -> None:

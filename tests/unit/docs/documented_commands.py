@@ -6,9 +6,9 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+from fixtures.host.util.paths import ROOT
+
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 _COMMAND = re.compile(r"(?:tox|\./run-tox|pytest) (?=\S)|(?:tox|\./run-tox)$")
@@ -68,12 +68,12 @@ def _split(text: str) -> Command:
     return Command(text, tox[1], arguments)
 
 
-def tox_commands() -> dict[str, str]:
-    """Return the last command line of each tox environment."""
+def tox_commands() -> dict[str, list[str]]:
+    """Return the command lines of each tox environment."""
     tox = configparser.ConfigParser(interpolation=None)
     tox.read(ROOT / "tox.ini")
     return {
-        name.removeprefix("testenv:"): tox[name]["commands"].strip().splitlines()[-1]
+        name.removeprefix("testenv:"): tox[name]["commands"].strip().splitlines()
         for name in tox.sections()
         if name.startswith("testenv:")
     }

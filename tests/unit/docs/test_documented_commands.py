@@ -12,10 +12,11 @@ import sys
 
 import pytest
 
-from tests.unit.docs.documented_commands import ROOT, Command, commands, tox_commands
+from fixtures.host.util.paths import ROOT
+from tests.unit.docs.documented_commands import Command, commands, tox_commands
 
 COMMANDS = commands()
-ENVIRONMENTS = tox_commands()
+ENVIRONMENTS = {name: lines[-1] for name, lines in tox_commands().items()}
 
 
 class _ParsedError(Exception):

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from fixtures.guest.pytest_plugin.markers_and_hooks import MARKERS
-from tests.unit.docs.documented_commands import DOCUMENTS, ROOT
+from fixtures.host.util.paths import ROOT
+from tests.unit.docs.documented_commands import DOCUMENTS
 
 REFERENCE = ROOT / "docs/reference"
 
