@@ -148,3 +148,14 @@ def test_series_file_without_existing_patches_is_an_error(patches: Path, listed:
 def test_missing_series_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="series"):
         patch_series.load_series(tmp_path, "patches")
+
+
+def test_overlay_does_not_depend_on_git_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gitconfig").write_text("[apply]\n\twhitespace = fix\n[core]\n\tautocrlf = true\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    monkeypatch.setenv("GIT_CONFIG_PARAMETERS", "'apply.whitespace=fix'")
+    patch = b"--- /dev/null\n+++ b/new.c\n@@ -0,0 +1 @@\n+trailing \t \n"
+    series = patch_series.PatchSeries(tmp_path, "patches", (("0001.patch", patch),))
+    assert patch_series.make_overlay(series, tmp_path) == {"new.c": b"trailing \t \n"}
