@@ -4,6 +4,7 @@
 import dataclasses
 import os
 import struct
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,8 +25,10 @@ from fixtures.host.kernel import (
 )
 from fixtures.host.kernel.built_kernel import Kernel
 from fixtures.host.kernel.kernel_cli_options import KernelOptions
+from fixtures.host.kernel.sources.user_tree import UserTreeSource
 from fixtures.host.util.errors import UserError
 from fixtures.host.util.progress import Progress, SilentProgress
+from tests.unit.host.util.lock_holder import lock_holder
 
 
 class FakeBuilder:
@@ -159,6 +162,56 @@ def test_changed_kconfig_file_reconfigures(tree: Path) -> None:
         (tree / "Kconfig").write_text("config NEW\n")
         get(tree)
     assert len(calls) == 4
+
+
+class EditWhileWaiting(SilentProgress):
+    """Edits a file when the build starts to wait for the lock, and then ends the lock's holder."""
+
+    def __init__(self, holder: "subprocess.Popen[str]", file: Path) -> None:
+        self.holder, self.file, self.lines = holder, file, list[str]()
+
+    def say(self, line: str) -> None:
+        """Edit the file and let the build continue."""
+        self.lines.append(line)
+        if line.startswith("Waiting for another build"):
+            self.file.write_text("edited meanwhile, and longer\n")
+            self.holder.kill()
+
+
+def test_tree_edited_while_build_waits_gets_key_of_edit(tree: Path, tmp_path: Path) -> None:
+    before = get(tree)
+    (tree / "core.c").write_text("first edit\n")
+    (lock,) = (tmp_path / "cache/work").glob("*/lock")
+    with lock_holder(lock) as holder:
+        progress = EditWhileWaiting(holder, tree / "core.c")
+        kernel = build_pipeline.provide_kernel(UNPATCHED, KernelOptions(tree=tree), progress)
+    assert kernel.vmlinux
+    assert kernel.vmlinux.read_text() == "edited meanwhile, and longer\n"
+    assert any("starting again" in line for line in progress.lines)
+    assert get(tree) == kernel
+    (tree / "core.c").write_text("first edit\n")
+    first = get(tree)
+    assert len({before.key, first.key, kernel.key}) == 3
+    assert first.vmlinux
+    assert first.vmlinux.read_text() == "first edit\n"
+
+
+def test_tree_edited_in_every_attempt_is_refused(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(UserTreeSource, "is_current", lambda _: False)
+    with pytest.raises(UserError, match="changed 3 times while the build read it"):
+        get(tree)
+    assert FakeBuilder.built == 0
+
+
+def test_suite_modules_edited_during_build_are_built_again(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = iter(("before", "after"))
+    monkeypatch.setattr(suite_modules, "sources_sha256", lambda: next(states, "after"))
+    assert get(tree).metadata["test_modules"] == "after"
+    assert FakeBuilder.built == 2
 
 
 def test_key_covers_fragments_and_compiler(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

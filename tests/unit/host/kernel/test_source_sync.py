@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.host.kernel import source_sync
 from fixtures.host.kernel.source_sync import BuildTree
 from fixtures.host.kernel.sources.kernel_source import SourceTree
 
@@ -80,6 +81,34 @@ def test_edits_of_tree_are_copied(origin: Path, work: BuildTree) -> None:
     assert (work.source / "net/a.c").read_text() == "edited\n"
     assert not (work.source / "net/b.c").exists()
     assert (work.source / "net/c.c").exists()
+
+
+def test_edit_within_one_clock_tick_is_copied(
+    origin: Path, work: BuildTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = (origin / "net/a.c").lstat()
+    tree = SourceTree(origin, None, immutable=False)
+    work.sync(tree, {})
+    with (origin / "net/a.c").open("r+") as file:
+        file.write("NET/a.c")
+    # A file system whose clock has not advanced since the first sync read the file.
+    lstat = Path.lstat
+    monkeypatch.setattr(
+        Path, "lstat", lambda path: found if path == origin / "net/a.c" else lstat(path)
+    )
+    assert work.sync(tree, {}) == 1
+    assert (work.source / "net/a.c").read_text() == "NET/a.c\n"
+
+
+def test_copy_with_old_times_is_copied(
+    origin: Path, work: BuildTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_sync, "_CLOCK_TICK_NS", 0)
+    tree = SourceTree(origin, None, immutable=False)
+    work.sync(tree, {})
+    (origin / "net/a.c").write_text("net/z.c\n")
+    os.utime(origin / "net/a.c", ns=(OLD, OLD))
+    assert work.sync(tree, {}) == 1
 
 
 def test_touched_but_equal_file_is_not_written(origin: Path, work: BuildTree) -> None:
