@@ -41,10 +41,29 @@ def test_kill_depends_on_its_test_file_and_survival_on_all(
 
 
 def test_hashed_test_files_are_those_that_pytest_collects() -> None:
-    found = hash_sources("a hash")
+    found = hash_sources("a hash", {}, {})
     assert "selftests/lookup/test_hit.py" in found.tests
     assert "selftests/races/interleavings.py" not in found.tests
-    assert found.common != hash_sources("another hash").common
+    assert found.common != hash_sources("another hash", {}, {}).common
+
+
+def test_common_hash_depends_on_environment() -> None:
+    hashes = [
+        hash_sources("a hash", {}, environment).common
+        for environment in ({"qemu": "7.2"}, {"qemu": "9.2"}, {"accelerator": "7.2"})
+    ]
+    assert len(set(hashes)) == 3
+
+
+def test_result_is_not_found_on_other_kernel(tmp_path: Path) -> None:
+    mutant = make_mutant(tmp_path)
+    kernels = {mutant.profile: "7.3.4", "other": "1"}
+    sources = SourceHashes(SOURCES.common, SOURCES.tests, kernels)
+    ResultCache(tmp_path / "cache", sources).store(mutant, KILLED)
+    same = SourceHashes(SOURCES.common, SOURCES.tests, {mutant.profile: "7.3.4"})
+    assert ResultCache(tmp_path / "cache", same).find(mutant) == KILLED
+    other = SourceHashes(SOURCES.common, SOURCES.tests, {mutant.profile: "7.3.5"})
+    assert ResultCache(tmp_path / "cache", other).find(mutant) is None
 
 
 def test_all_results_are_read_whatever_their_sources(tmp_path: Path) -> None:
@@ -74,3 +93,10 @@ def test_inconclusive_result_is_not_stored(tmp_path: Path, fate: MutantStatus) -
 def test_hashed_directories_exist() -> None:
     for folder in result_cache._SOURCE_DIRS:
         assert (ROOT / folder).is_dir(), folder
+
+
+def test_every_host_package_decides_results_or_is_named_as_other() -> None:
+    packages = {path.parent.name for path in (ROOT / "fixtures/host").glob("*/__init__.py")}
+    hashed = {Path(name).name for name in result_cache._SOURCE_DIRS if "/host/" in name}
+    assert packages == hashed | result_cache.OTHER_PACKAGES
+    assert not hashed & result_cache.OTHER_PACKAGES

@@ -20,6 +20,7 @@ def kvm_results(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     results: list[str | None] = []
     monkeypatch.setattr(accel, "_try_kvm", lambda *_: results.pop(0))
     monkeypatch.setattr(accel, "_cache_key", lambda _: "boot 1")
+    monkeypatch.setattr(accel, "_device_problem", lambda: None)
     return results
 
 
@@ -59,3 +60,41 @@ def test_accel_kvm_with_broken_kvm_fails_and_retries_each_time(
     with pytest.raises(UserError, match="still broken"):
         choose("kvm")
     assert choose("kvm")[0] == "kvm"
+
+
+def test_inaccessible_device_is_looked_at_in_every_run(
+    choose: Choose, kvm_results: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(accel, "_device_problem", lambda: "/dev/kvm is not accessible to this user")
+        assert choose("auto") == ("tcg", "/dev/kvm is not accessible to this user")
+    kvm_results.append(None)
+    assert choose("auto")[0] == "kvm"
+
+
+def test_device_problem_names_cause(tmp_path: Path) -> None:
+    assert accel._device_problem(tmp_path / "kvm") == "/dev/kvm does not exist"
+    (tmp_path / "kvm").touch()
+    assert accel._device_problem(tmp_path / "kvm") is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"key": "boot 1"}'])
+def test_damaged_kvm_result_is_replaced(
+    choose: Choose, kvm_results: list[str | None], tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "kvm.json").write_text(content)
+    kvm_results.append(None)
+    assert choose("auto")[0] == "kvm"
+    assert choose("auto")[0] == "kvm"
+
+
+def test_unwritable_cache_keeps_no_kvm_result(
+    kvm_results: list[str | None], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    kvm_results += [None, None]
+    for _ in range(2):
+        chosen = accel.choose_accelerator(
+            "auto", MACHINE, tmp_path / "file", tmp_path, lambda _: None
+        )
+        assert chosen[0] == "kvm"

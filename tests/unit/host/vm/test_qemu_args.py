@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.host.util import host_info
 from fixtures.host.vm import qemu_args
 from fixtures.host.vm.qemu_args import MachineConfig
 
@@ -52,3 +53,11 @@ def test_snapshot_key_differs_for_other_vm(change: dict[str, object]) -> None:
 
 def test_snapshot_key_ignores_paths() -> None:
     assert replace(MACHINE, kernel=Path("/other/bzImage")).snapshot_key == MACHINE.snapshot_key
+
+
+def test_snapshot_key_under_kvm_differs_for_other_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = set()
+    for cpu in ("one", "other"):
+        monkeypatch.setattr(host_info, "cpu_identity", lambda cpu=cpu: cpu)
+        keys |= {replace(MACHINE, accel=accel).snapshot_key for accel in ("kvm", "tcg")}
+    assert len(keys) == 3, "TCG emulates the same CPU everywhere"
