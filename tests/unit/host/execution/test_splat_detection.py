@@ -79,6 +79,93 @@ def test_two_splats_are_two() -> None:
     assert len(find_splats(WARN + WARN)) == 2
 
 
+def stamped(*lines: str, caller: str = "") -> str:
+    """Return lines as the kernel prints them, with the trace that every report has."""
+    return "".join(f"[    1.{number:06}]{caller} {line}\n" for number, line in enumerate(lines))
+
+
+TRACE = ("CPU: 0 PID: 70 Comm: python3", "Call Trace:", " flow_offload_add+0x18/0x30", " </TASK>")
+UBSAN = ("UBSAN: array-index-out-of-bounds in net/netfilter/nf_flow_table_core.c:1", *TRACE)
+KASAN = ("BUG: KASAN: slab-use-after-free in flow_offload_lookup+0x1/0x2", *TRACE)
+LOCKUP = ("watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [python3:70]", *TRACE)
+
+
+def titles(console: str) -> list[str]:
+    """Return the first line of each splat, without its prefix."""
+    return [splat.title for splat in find_splats(console)]
+
+
+@pytest.mark.parametrize(
+    "between",
+    [(), ("=" * 66,), ("------------[ cut here ]------------",), ("all is well",) * 30],
+    ids=["nothing", "rule", "cut-here", "other-lines"],
+)
+@pytest.mark.parametrize("first", [UBSAN, KASAN, LOCKUP], ids=["ubsan", "kasan", "lockup"])
+def test_splat_behind_one_without_end_marker_is_found(
+    first: tuple[str, ...], between: tuple[str, ...]
+) -> None:
+    second = "BUG: KASAN: use-after-free in other+0x1/0x2"
+    console = stamped(*first, *between, second, *TRACE)
+    assert titles(console) == [first[0], second]
+    assert "KASAN: use-after-free" not in find_splats(console)[0].text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ("BUG: kernel NULL pointer dereference, address: 0", "Oops: 0000 [#1] PREEMPT SMP"),
+        ("kernel BUG at lib/list_debug.c:29!", "Oops: invalid opcode: 0000 [#1] SMP"),
+        ("list_del corruption. prev->next should be 0", "kernel BUG at lib/list_debug.c:62!"),
+        ("list_add corruption. next->prev", "WARNING: CPU: 0 PID: 70 at lib/list_debug.c:22"),
+        ("refcount_t: underflow; use-after-free.", "WARNING: CPU: 0 PID: 70 at lib/refcount.c:28"),
+        ("ODEBUG: free active", "WARNING: CPU: 0 PID: 70 at lib/debugobjects.c:514"),
+        ("ref_tracker: netdev@1 has 1/2 users at", "ref_tracker: netdev@1 has 1/2 users at"),
+    ],
+    ids=lambda headers: headers[0].split(".")[0].replace(" ", "-"),
+)
+def test_lines_of_one_report_are_one_splat(headers: tuple[str, str]) -> None:
+    console = stamped(headers[0], "#PF: error_code(0x0000)", headers[1], *TRACE)
+    assert titles(console) == [headers[0]]
+    # The next report of the same kind is another one.
+    assert titles(console + console) == [headers[0]] * 2
+
+
+def test_list_corruption_with_oops_is_one_splat() -> None:
+    lines = ("list_del corruption. prev->next should be 0", "kernel BUG at lib/list_debug.c:62!")
+    assert len(titles(stamped(*lines, "Oops: invalid opcode: 0000 [#1] SMP", *TRACE))) == 1
+
+
+def test_panic_behind_report_is_another_splat() -> None:
+    panic = "Kernel panic - not syncing: hung_task: blocked tasks"
+    hung = "INFO: task kworker/0:1:10 blocked for more than 10 seconds."
+    assert titles(stamped(hung, *TRACE, panic)) == [hung, panic]
+
+
+def test_reports_of_two_cpus_are_told_apart_by_caller() -> None:
+    pairs = zip(
+        stamped(*KASAN, caller="[   T70]").splitlines(),
+        stamped(*UBSAN, caller="[   C1]").splitlines(),
+        strict=True,
+    )
+    first, second = find_splats("\n".join(line for pair in pairs for line in pair))
+    assert (first.title, second.title) == (KASAN[0], UBSAN[0])
+    assert "C1" not in first.text
+    assert "T70" not in second.text
+
+
+def test_end_of_test_ends_splats_of_every_caller() -> None:
+    end = stamped("flowmap: end of 0123abcd", "of the next test", caller="[   T9]")
+    console = stamped(*KASAN, caller="[   T70]") + end + stamped("later", caller="[   T70]")
+    (splat,) = find_splats(console)
+    assert "later" not in splat.text
+
+
+def test_line_without_prefix_belongs_to_line_before_it() -> None:
+    console = stamped(KASAN[0], caller="[   T70]") + "a lost stamp\n" + stamped("x", caller="[C1]")
+    (splat,) = find_splats(console)
+    assert splat.text.endswith("a lost stamp")
+
+
 def test_has_panic_finds_panic() -> None:
     assert has_panic("[    1.000000] Kernel panic - not syncing: Fatal exception")
     assert not has_panic(WARN)
