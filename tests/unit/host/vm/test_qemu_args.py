@@ -61,3 +61,7 @@ def test_snapshot_key_under_kvm_differs_for_other_cpu(monkeypatch: pytest.Monkey
         monkeypatch.setattr(host_info, "cpu_identity", lambda cpu=cpu: cpu)
         keys |= {replace(MACHINE, accel=accel).snapshot_key for accel in ("kvm", "tcg")}
     assert len(keys) == 3, "TCG emulates the same CPU everywhere"
+
+
+def test_kernel_stamps_its_messages_whatever_its_configuration() -> None:
+    assert "printk.time=1" in MACHINE.kernel_cmdline().split()
