@@ -26,9 +26,12 @@ from fixtures.host.kernel import (
 from fixtures.host.kernel.built_kernel import Kernel
 from fixtures.host.kernel.kernel_cli_options import KernelOptions
 from fixtures.host.kernel.sources.user_tree import UserTreeSource
-from fixtures.host.util.errors import UserError
+from fixtures.host.util.environment_error import describe
+from fixtures.host.util.errors import BuildFailedError, UserError
 from fixtures.host.util.progress import Progress, SilentProgress
+from fixtures.host.util.subprocess_util import CommandError, run
 from tests.unit.host.util.lock_holder import lock_holder
+from tests.unit.host.util.small_file_system import fill, small_file_system
 
 
 class FakeBuilder:
@@ -89,7 +92,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "linux"
     (folder / "scripts/kconfig").mkdir(parents=True)
     (folder / "Makefile").write_text("VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n")
-    for name in ("Kconfig", "Kbuild", "core.c", "module.c"):
+    for name in ("Kconfig", "Kbuild", "scripts/kconfig/Makefile", "core.c", "module.c"):
         (folder / name).write_text(f"{name}\n")
     monkeypatch.setenv("FLOWMAP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(FakeBuilder, "built", 0)
@@ -100,6 +103,11 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(toolchain, "require_tools", lambda: None)
     monkeypatch.setattr(kernel_cache, "run", lambda *_, **__: None)
     return folder
+
+
+def names(folder: Path) -> list[str]:
+    """Return the names of a folder's entries, hidden ones included."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 UNPATCHED = vm_profile.load_profile("unpatched")
@@ -231,6 +239,66 @@ def test_read_only_cache_is_usable(tree: Path, monkeypatch: pytest.MonkeyPatch) 
     for name in ("os.utime", "pathlib.Path.mkdir", "pathlib.Path.write_text", "os.link"):
         monkeypatch.setattr(name, read_only)
     assert get(tree) == first
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"release": "7.3.4"}'])
+def test_damaged_metadata_is_built_again(tree: Path, content: str) -> None:
+    first = get(tree)
+    (first.directory / "metadata.json").write_text(content)
+    assert get(tree).metadata["release"] == "7.3.4"
+    assert FakeBuilder.built == 2
+    assert names(first.directory.parent) == [first.key]
+
+
+def test_two_checkouts_that_build_one_kernel_share_it(tree: Path, tmp_path: Path) -> None:
+    """Each has a copy of the sources in a build tree of its own, so neither waits for the other."""
+    identity = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "all"]):
+        run(["git", *command], cwd=tree)
+    run(["git", "clone", "-q", str(tree), str(tmp_path / "clone")])
+    during: list[Kernel] = []
+
+    def build_clone() -> None:
+        if not during:
+            during.append(None)  # type: ignore[arg-type]  # replaced below
+            during[0] = get(tmp_path / "clone")
+
+    FakeBuilder.fails = staticmethod(build_clone)
+    kernel = get(tree)
+    assert FakeBuilder.built == 2
+    assert during[0].directory == kernel.directory
+    assert kernel.image.is_file()
+    assert names(tmp_path / "cache/kernels") == [kernel.key]
+
+
+def test_full_disk_leaves_no_kernel_and_is_one_line(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource_check, "require_resources", lambda *_, **__: None)
+    with small_file_system(tmp_path / "cache", 512) as cache:
+
+        def fill_disk() -> None:
+            fill(cache)
+
+        FakeBuilder.fails = staticmethod(fill_disk)
+        with pytest.raises(OSError, match="No space left") as error:
+            get(tree)
+        assert "tox -e cache" in describe(error.value)
+        assert list((cache / "kernels").iterdir()) == []
+        (cache / "ballast").unlink()
+        FakeBuilder.fails = None
+        assert get(tree).image.is_file()
+
+
+def test_failed_kconfig_is_one_line(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(*_: object) -> None:
+        raise CommandError(
+            ["make", "tinyconfig"], 2, "", "net/Kconfig:7: syntax error\nmake: stop\n"
+        )
+
+    monkeypatch.setattr(FakeBuilder, "make", make)
+    with pytest.raises(BuildFailedError, match=r"^kconfig: make failed .*: net/Kconfig:7: syntax"):
+        get(tree)
 
 
 def test_modules_with_debug_info_are_stored(tree: Path) -> None:

@@ -12,7 +12,9 @@ from fixtures.host.kernel import kernel_cache
 from fixtures.host.model.mutation_results import BOOT, MutantResult, MutantStatus
 from fixtures.host.mutation import mutant_run
 from fixtures.host.mutation.mutant import Mutant
+from fixtures.host.util.errors import BuildFailedError, UserError
 from fixtures.host.util.stoppable_subprocesses import ProcessGroup
+from fixtures.host.util.subprocess_util import CommandError
 
 _SPLAT = "[    1.2] BUG: sleeping function called from invalid context\n[    1.2] RBP: error: 0x0"
 _TITLE = "the kernel complains before any test: BUG: sleeping function"
@@ -75,3 +77,27 @@ def test_boot_kill_is_confirmed_by_booting_unmutated_kernel(tmp_path: Path) -> N
     )
     assert BOOT not in ended.argv
     assert "-k" in ended.argv
+
+
+@pytest.mark.parametrize(
+    ("error", "fate"),
+    [
+        (BuildFailedError("a.c:1: error"), MutantStatus.BUILD_FAILED),
+        (UserError("3.0 GiB of memory are needed"), MutantStatus.INCONCLUSIVE),
+        (OSError(28, "No space left on device"), MutantStatus.INCONCLUSIVE),
+        (CommandError(["depmod"], 1, "", "Killed"), MutantStatus.INCONCLUSIVE),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_only_compiler_errors_are_failed_builds(
+    mutant: Mutant,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    fate: MutantStatus,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(mutant_run, "provide_kernel", fail)
+    assert _attempt(mutant, tmp_path, _FakeProcesses(0)).fate is fate

@@ -56,7 +56,7 @@ def test_verdict_is_printed_with_path_of_report(harness: Harness, run: Run) -> N
         (UserError("no such profile"), 2, "error: no such profile"),
         (KernelError("kernel splat before any test: BUG"), 1, "error: kernel splat before *"),
         (InfraError("the console is closed"), 3, "error: the harness failed: the console is *"),
-        (OSError(28, "No space left on device", "/x"), 2, "error: /x: No space left on device"),
+        (OSError(28, "No space left on device", "/x"), 2, "error: /x: No space left on device: *"),
         (KeyboardInterrupt(), 2, "interrupted before the first test"),
     ],
     ids=["user-error", "kernel-error", "infra-error", "os-error", "ctrl-c"],
