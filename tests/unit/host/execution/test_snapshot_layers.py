@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Snapshot layers: what is cached, and kernel or harness errors before the first test."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,6 +144,18 @@ def test_partial_snapshot_of_killed_run_is_removed(make: Make, tmp_path: Path) -
     make(FakeVM(), snapshots=True).clauses_by_test()
     assert not left.exists()
     assert (tmp_path / "snapshots/machine/state").exists()
+
+
+def test_read_only_cache_keeps_snapshots_in_run_directory(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    cached = tmp_path / "snapshots/machine/state"
+    cached.mkdir(parents=True)
+    layers = make(FakeVM(), snapshots=True)
+    # Scratch and cache are the same folder here.
+    assert layers._cached_snapshot("machine").directory == cached
+    assert not layers._cached_snapshot("machine2").durable
 
 
 def test_test_server_is_a_delivered_module_with_serve() -> None:

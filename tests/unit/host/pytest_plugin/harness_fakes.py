@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -168,6 +168,9 @@ def install_fakes(root: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
         kselftest_mode,
         "make_runner",
         lambda _context, _config, name, _workers: FakeRunner(harness, name),
+    )
+    monkeypatch.setattr(
+        controller, "hold_report_directory", lambda _chosen: nullcontext(harness.context.report)
     )
     monkeypatch.setattr(controller, "find_gaps", lambda _clauses: harness.gaps)
     monkeypatch.setattr(xdist_ssh_workers, "is_local", lambda _controller: harness.local)

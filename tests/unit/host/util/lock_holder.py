@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _HOLD = """
-import fcntl, sys
-file = open(sys.argv[1], "a")
-fcntl.flock(file, fcntl.LOCK_EX)
+import fcntl, os, sys
+flags = os.O_RDONLY if os.path.isdir(sys.argv[1]) else os.O_RDWR | os.O_CREAT
+fcntl.flock(os.open(sys.argv[1], flags), fcntl.LOCK_EX)
 print("locked", flush=True)
 sys.stdin.read()
 """
@@ -18,7 +18,7 @@ sys.stdin.read()
 
 @contextmanager
 def lock_holder(path: Path) -> "Iterator[subprocess.Popen[str]]":
-    """Yield a process that holds an exclusive flock(2) on a file."""
+    """Yield a process that holds an exclusive flock(2) on a file or folder."""
     argv = [sys.executable, "-c", _HOLD, str(path)]
     with subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
