@@ -2,6 +2,7 @@
 """Debian's package: mirror, version, and the fallback for a removed version."""
 
 import json
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from fixtures.host.config import vm_profile
 from fixtures.host.kernel.sources import debian
 from fixtures.host.util.errors import UserError
+from fixtures.host.util.file_lock import try_exclusive_lock
 from fixtures.host.util.subprocess_util import CommandError
 
 MIRROR = "http://mirror.example/debian"
@@ -111,6 +113,78 @@ def test_found_version_is_recorded(machine: Machine, tmp_path: Path) -> None:
     assert not machine.calls
     (record,) = (tmp_path / "sources").glob("*.json")
     assert json.loads(record.read_text()) == {"version": PINNED}
+
+
+def age_record(tmp_path: Path) -> None:
+    """Make the record of the chosen version older than the time after which apt is asked again."""
+    (record,) = (tmp_path / "sources").glob("*.json")
+    then = record.stat().st_mtime - debian.ASK_AGAIN_SECONDS - 1
+    os.utime(record, (then, then))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "in_archive", "expected"),
+    [
+        (PINNED, (NEWER,), PINNED),
+        ("7.3.7-1~bpo13+1", (NEWER,), NEWER),
+        ("7.3.7-1~bpo13+1", (NEWER, PINNED), PINNED),
+    ],
+    ids=["pinned-stays", "newer-is-used", "pinned-is-back"],
+)
+def test_version_that_replaces_pinned_one_is_looked_up_again(
+    machine: Machine, tmp_path: Path, recorded: str, in_archive: tuple[str, ...], expected: str
+) -> None:
+    machine.versions = (recorded,)
+    debian.find_package(KERNEL, tmp_path, machine)
+    machine.versions = in_archive
+    unchanged = debian.find_package(KERNEL, tmp_path, machine)
+    assert unchanged
+    assert unchanged.version == recorded
+    age_record(tmp_path)
+    source = debian.find_package(KERNEL, tmp_path, machine)
+    assert source
+    assert source.version == expected
+
+
+def test_recorded_version_is_used_without_network(machine: Machine, tmp_path: Path) -> None:
+    machine.versions = (NEWER,)
+    first = debian.find_package(KERNEL, tmp_path, machine)
+    age_record(tmp_path)
+    machine.fails = "update"
+    assert debian.find_package(KERNEL, tmp_path, machine) == first
+
+
+def test_version_removed_before_download_is_looked_up_by_next_run(
+    machine: Machine, tmp_path: Path
+) -> None:
+    source = debian.find_package(KERNEL, tmp_path, machine)
+    assert source
+    machine.versions = (NEWER,)
+    machine.fails = "download"
+    with pytest.raises(UserError, match=r"no longer has .*: run this again"):
+        source._download(debian._Apt(tmp_path / "apt", KERNEL.suite), tmp_path)
+    again = debian.find_package(KERNEL, tmp_path, machine)
+    assert again
+    assert again.version == NEWER
+
+
+def test_apt_runs_under_a_lock(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free: dict[str, bool] = {}
+
+    def run(argv: Sequence[str | Path], **named: Any) -> "subprocess.CompletedProcess[str]":
+        if "APT_CONFIG" in (named.get("env") or {}):
+            with try_exclusive_lock(tmp_path / "apt" / f"{KERNEL.suite}.lock") as taken:
+                free[str(argv[1])] = taken
+        return machine.run(argv, **named)
+
+    monkeypatch.setattr(debian, "run", run)
+    source = debian.find_package(KERNEL, tmp_path, machine)
+    assert source
+    (tmp_path / "linux.deb").touch()
+    source._download(debian._Apt(tmp_path / "apt", KERNEL.suite), tmp_path)
+    assert free == {"update": False, "madison": False, "download": False}
 
 
 def test_missing_series_is_an_error(machine: Machine, tmp_path: Path) -> None:

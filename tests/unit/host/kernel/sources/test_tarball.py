@@ -2,13 +2,16 @@
 """A pinned tarball is accepted if and only if its sha256 matches."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
 
 from fixtures.host.config import vm_profile
 from fixtures.host.kernel.kernel_cli_options import KernelOptions
-from fixtures.host.kernel.sources.tarball import open_tarball
+from fixtures.host.kernel.sources import kernel_org
+from fixtures.host.kernel.sources import tarball as tarball_source
+from fixtures.host.kernel.sources.tarball import find_release, open_tarball
 from fixtures.host.util.errors import UserError
 from fixtures.host.util.progress import SilentProgress
 from fixtures.host.util.subprocess_util import run
@@ -67,3 +70,22 @@ def test_missing_tarball_is_refused(tmp_path: Path) -> None:
     options = KernelOptions(tarball=tmp_path / "gone.tar.xz", tarball_sha256="0" * 64)
     with pytest.raises(UserError, match="no such file"):
         open_tarball(KERNEL, options, tmp_path, SilentProgress())
+
+
+def test_release_that_replaces_removed_one_is_looked_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = ["7.3.7"]
+    monkeypatch.setattr(kernel_org, "is_removed", lambda _: True)
+    monkeypatch.setattr(kernel_org, "newest_release", lambda _: newest[0])
+    found = [find_release(KERNEL, tmp_path, SilentProgress())]
+    newest[0] = "7.3.9"
+    found.append(find_release(KERNEL, tmp_path, SilentProgress()))
+    (record,) = (tmp_path / "sources").glob("*.json")
+    then = record.stat().st_mtime - tarball_source.ASK_AGAIN_SECONDS - 1
+    os.utime(record, (then, then))
+    monkeypatch.setattr(kernel_org, "is_removed", lambda _: None)
+    found.append(find_release(KERNEL, tmp_path, SilentProgress()))
+    monkeypatch.setattr(kernel_org, "is_removed", lambda _: True)
+    found.append(find_release(KERNEL, tmp_path, SilentProgress()))
+    assert found == ["7.3.7", "7.3.7", "7.3.7", "7.3.9"]
