@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Settings of Hypothesis for all unit tests."""
+"""Settings of Hypothesis, and a cache folder of their own, for all unit tests."""
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
 # No deadline: the time of an example depends on the machine's load.  The same examples in every
@@ -9,3 +12,11 @@ from hypothesis import settings
 settings.register_profile("unit", deadline=None, derandomize=True)
 settings.register_profile("wide", deadline=None, max_examples=2000)
 settings.load_profile("unit")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep tests from writing to the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLOWMAP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -172,6 +172,7 @@ def install_fakes(root: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
     monkeypatch.setattr(
         controller, "hold_report_directory", lambda _chosen: nullcontext(harness.context.report)
     )
+    monkeypatch.setattr(controller, "prune_automatically", lambda *_: None)
     monkeypatch.setattr(controller, "find_gaps", lambda _clauses: harness.gaps)
     monkeypatch.setattr(xdist_ssh_workers, "is_local", lambda _controller: harness.local)
     for role in (controller, xdist_worker):
