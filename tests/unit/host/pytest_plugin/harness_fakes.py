@@ -25,6 +25,7 @@ from fixtures.host.pytest_plugin import (
     xdist_worker,
 )
 from fixtures.host.pytest_plugin.run_context import RunContext
+from fixtures.host.util.atomic_write import write_atomic
 from fixtures.host.vm.qemu_args import MachineConfig
 
 PLUGINS = (
@@ -150,8 +151,9 @@ def install_fakes(root: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
     """
     suite = root / "selftests"
     (suite / "upstream").mkdir(parents=True, exist_ok=True)
-    (suite / "test_guest.py").write_text(TESTS)
-    (root / "test_host.py").write_text("def test_on_host(): pass\n")
+    # Every xdist worker does this, and no other one may read an empty file meanwhile.
+    write_atomic(suite / "test_guest.py", TESTS.encode())
+    write_atomic(root / "test_host.py", b"def test_on_host(): pass\n")
     harness = Harness(make_context(root / "run"))
 
     def set_up_run(*_: object) -> RunContext:

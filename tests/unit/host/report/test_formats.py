@@ -209,10 +209,14 @@ def test_ktap_directive_of_verdict(verdict: Verdict, line: str) -> None:
     assert line in [text.strip() for text in ktap.render([run]).split("\n")]
 
 
+_SOURCES = cache_dir() / "sources"
+"""Kernel sources in the user's cache, which the tests themselves do not use."""
+
+
 def _kunit() -> list[str] | None:
     """Return the command of the kernel's KTAP parser; None without a kernel tree."""
     named = os.environ.get("FLOWMAP_KERNEL_TREE")
-    trees = [Path(named)] if named else sorted(cache_dir().glob("sources/*/"))
+    trees = [Path(named)] if named else sorted(_SOURCES.glob("*/"))
     scripts = [tree / "tools/testing/kunit/kunit.py" for tree in trees]
     found = [script for script in scripts if script.is_file()]
     return [sys.executable, str(found[-1]), "parse"] if found else None
