@@ -28,6 +28,7 @@ from fixtures.host.kernel.kernel_cli_options import KernelOptions
 from fixtures.host.kernel.sources.user_tree import UserTreeSource
 from fixtures.host.util.environment_error import describe
 from fixtures.host.util.errors import BuildFailedError, UserError
+from fixtures.host.util.host_limits import HostLimits
 from fixtures.host.util.progress import Progress, SilentProgress
 from fixtures.host.util.subprocess_util import CommandError, run
 from tests.unit.host.util.lock_holder import lock_holder
@@ -412,13 +413,12 @@ def test_tree_options_need_a_tree(tree: Path) -> None:
 
 
 def test_too_small_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 9999 kB\nMemAvailable: 1048576 kB\n")
-    with pytest.raises(UserError, match=r"1\.0 GiB of memory available"):
-        resource_check.require_resources(tmp_path, clean_build=False, meminfo=meminfo)
+    small = HostLimits(2, 1024, "host", "cgroup")
+    with pytest.raises(UserError, match=r"1\.0 GiB of memory available in this cgroup"):
+        resource_check.require_resources(tmp_path, clean_build=False, limits=small)
     monkeypatch.setattr(resource_check, "CLEAN_BUILD_DISK_GIB", 1e9)
     with pytest.raises(UserError, match="GiB free"):
-        resource_check.require_resources(tmp_path, clean_build=True, meminfo=meminfo)
+        resource_check.require_resources(tmp_path, clean_build=True, limits=small)
 
 
 def test_builder_has_methods_of_fake() -> None:
