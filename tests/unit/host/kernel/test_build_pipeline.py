@@ -3,6 +3,7 @@
 
 import dataclasses
 import os
+import shutil
 import struct
 import subprocess
 import time
@@ -381,6 +382,51 @@ def test_unwritable_cache_is_named(
     monkeypatch.setenv("FLOWMAP_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match=r"file cannot be written to.*FLOWMAP_CACHE"):
         get(tree)
+
+
+@pytest.mark.parametrize("name", ["my cache", "cache:1"])
+def test_cache_with_space_or_colon_is_refused_in_one_line(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("FLOWMAP_CACHE", str(tmp_path / name))
+    with pytest.raises(UserError, match=r"spaces or colons: set FLOWMAP_CACHE") as error:
+        get(tree)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / name).exists()
+
+
+def test_home_with_space_is_refused_before_any_download(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FLOWMAP_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "my home"))
+    with pytest.raises(UserError, match=r"my home.*spaces or colons"):
+        get(tree)
+    assert not (tmp_path / "my home").exists()
+
+
+def test_tree_with_space_is_built(tree: Path) -> None:
+    spaced = tree.with_name("my linux")
+    tree.rename(spaced)
+    assert get(spaced).image.is_file()
+
+
+def test_suite_modules_of_clone_with_space_are_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert suite_modules._without_spaces(tmp_path / "copy") == suite_modules.SOURCE_DIR
+    clone = tmp_path / "my clone/modules"
+    shutil.copytree(suite_modules.SOURCE_DIR, clone)
+    monkeypatch.setattr(suite_modules, "SOURCE_DIR", clone)
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy/removed.c").touch()
+    copy = suite_modules._without_spaces(tmp_path / "copy")
+    assert copy == tmp_path / "copy"
+    assert names(copy) == names(clone)
+    before = (copy / "Kbuild").stat().st_mtime_ns
+    suite_modules._without_spaces(tmp_path / "copy")
+    assert (copy / "Kbuild").stat().st_mtime_ns == before, "make would compile everything again"
 
 
 def test_series_is_applied_to_tree_on_request_only(
