@@ -206,7 +206,7 @@ def test_absent_cache_is_empty(
 ) -> None:
     monkeypatch.setenv("FLOWMAP_CACHE", str(tmp_path / "absent"))
     monkeypatch.setattr(cli, "BUILD", tmp_path / "build")
-    for argv in (["list"], ["prune", "--all"]):
+    for argv in ([], ["list"], ["prune", "--all"]):
         assert cli.main(argv) == 0
     assert "removed 0 entries" in capsys.readouterr().out
     assert not (tmp_path / "absent").exists()

@@ -113,6 +113,14 @@ def test_collect_only_lists_guest_tests_without_vm(harness: Harness, run: Run) -
     assert harness.events == []
 
 
+@pytest.mark.parametrize("option", ["--fixtures", "--fixtures-per-test", "--markers", "--version"])
+def test_listing_builds_and_boots_nothing(harness: Harness, run: Run, option: str) -> None:
+    result = run(option)
+    assert result.ret == 0
+    assert harness.events == []
+    result.stderr.no_fnmatch_line("flowmap:*")
+
+
 def test_native_runs_guest_tests_in_this_process(
     harness: Harness, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.host.setup import system_packages
+from fixtures.host.setup import cli, system_packages
 from fixtures.host.util.errors import UserError
 
 
@@ -113,6 +113,8 @@ def test_without_root_command_is_printed(machine: Machine, monkeypatch: pytest.M
     [
         ({"ID": "fedora"}, "run: sudo dnf install -y .*qemu-system-x86-core"),
         ({"ID": "other"}, r"qemu-system-x86_64 \(in Debian's qemu-system-x86\)"),
+        ({"ID": "arch", "PRETTY_NAME": "Arch Linux"}, "^Arch Linux is not supported, only Debian"),
+        ({"ID": "opensuse-leap", "ID_LIKE": "suse opensuse"}, "^opensuse-leap is not supported"),
     ],
 )
 def test_other_distribution_gets_install_hint(
@@ -157,5 +159,60 @@ def test_cli_prints_one_line_and_exits_2(
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     machine.installed.remove("bc")
-    assert system_packages.main() == 2
+    assert cli.main([]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_lint_needs_no_package_of_the_vm(machine: Machine) -> None:
+    machine.installed.clear()
+    system_packages.install_missing("lint")
+    assert [call[-1] for call in machine.apt] == ["shellcheck"]
+
+
+def test_packages_of_one_environment_are_not_installed_for_others(machine: Machine) -> None:
+    machine.installed -= {"shellcheck", "gnupg"}
+    system_packages.install_missing()
+    assert not machine.apt
+    system_packages.install_missing("unit")
+    assert [call[-1] for call in machine.apt] == ["gnupg"]
+
+
+def test_packages_are_named_before_they_are_installed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.installed -= {"bc", "make"}
+    said: list[str] = []
+    monkeypatch.setattr(system_packages, "_apt", lambda *_: said.append(capsys.readouterr().err))
+    system_packages.install_missing()
+    (before,) = said
+    assert before.splitlines()[-1].startswith("running apt-get install for make, bc")
+
+
+def test_variable_prevents_installation(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.installed.remove("bc")
+    monkeypatch.setenv("FLOWMAP_INSTALL", "0")
+    with pytest.raises(UserError, match="run: sudo apt-get install -y bc"):
+        system_packages.install_missing()
+    assert not machine.apt
+
+
+@pytest.mark.parametrize(
+    ("system", "machine_name", "named"),
+    [("Darwin", "arm64", "macOS on arm64"), ("Linux", "aarch64", "Linux on aarch64")],
+)
+def test_other_platform_is_refused_in_one_line(
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    system: str,
+    machine_name: str,
+    named: str,
+) -> None:
+    machine.installed.clear()
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: machine_name)
+    assert cli.main([]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: this machine is {named}, and the suite runs on Linux on")
+    assert message.count("\n") == 1
+    assert not machine.apt

@@ -20,7 +20,7 @@ def kvm_results(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     results: list[str | None] = []
     monkeypatch.setattr(accel, "_try_kvm", lambda *_: results.pop(0))
     monkeypatch.setattr(accel, "_cache_key", lambda _: "boot 1")
-    monkeypatch.setattr(accel, "_device_problem", lambda: None)
+    monkeypatch.setattr(accel, "device_problem", lambda: None)
     return results
 
 
@@ -66,16 +66,16 @@ def test_inaccessible_device_is_looked_at_in_every_run(
     choose: Choose, kvm_results: list[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(accel, "_device_problem", lambda: "/dev/kvm is not accessible to this user")
+        patch.setattr(accel, "device_problem", lambda: "/dev/kvm is not accessible to this user")
         assert choose("auto") == ("tcg", "/dev/kvm is not accessible to this user")
     kvm_results.append(None)
     assert choose("auto")[0] == "kvm"
 
 
-def test_device_problem_names_cause(tmp_path: Path) -> None:
-    assert accel._device_problem(tmp_path / "kvm") == "/dev/kvm does not exist"
+def testdevice_problem_names_cause(tmp_path: Path) -> None:
+    assert accel.device_problem(tmp_path / "kvm") == "/dev/kvm does not exist"
     (tmp_path / "kvm").touch()
-    assert accel._device_problem(tmp_path / "kvm") is None
+    assert accel.device_problem(tmp_path / "kvm") is None
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"key": "boot 1"}'])
