@@ -449,6 +449,9 @@ def test_series_is_applied_to_tree_on_request_only(
     assert kernel.metadata["series"]["sha256"] == patch_series.load_series(folder, "patches").sha256
     module = kernel.modules / "lib/modules" / kernel.release / "module.ko"
     assert module.read_text() == "patched\n"
+    (stored,) = (kernel.directory / kernel_cache.PATCHES).iterdir()
+    assert stored.read_bytes() == (folder / "0001.patch").read_bytes()
+    assert kernel.metadata["series"]["patches"][0]["sha256"] == stored.name
     assert (tree / "module.c").read_text() == "module.c\n"
 
 

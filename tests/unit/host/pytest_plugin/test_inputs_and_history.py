@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Archive of a run: build inputs beside the report and run history in the cache."""
 
+import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from fixtures.host.kernel import kernel_cache
 from fixtures.host.model.results import Run
 from fixtures.host.pytest_plugin import inputs_and_history
 from fixtures.host.pytest_plugin.run_context import RunContext
@@ -86,7 +88,21 @@ def test_missing_build_inputs_are_logged_only(context: FakeContext) -> None:
     assert "no longer in the cache" in lines[0]
 
 
-def test_series_edited_meanwhile_is_not_archived(context: FakeContext) -> None:
+def test_series_edited_meanwhile_is_archived_as_it_was_applied(context: FakeContext) -> None:
+    content = b"the patch before the edit"
+    sha256 = hashlib.sha256(content).hexdigest()
+    stored = context.cache / "kernels/abc123" / kernel_cache.PATCHES
+    stored.mkdir()
+    (stored / sha256).write_bytes(content)
+    patches = [{"name": "0001-a.patch", "sha256": sha256}]
+    series = {"name": "patches/v7.3", "sha256": "0" * 64, "patches": patches}
+    context.metadata = {**KERNEL, "series": series}
+    _, lines = context.archive(_run(1))
+    assert lines == []
+    assert (context.report / "inputs/abc123/series/0001-a.patch").read_bytes() == content
+
+
+def test_series_without_stored_copy_is_not_archived_if_edited(context: FakeContext) -> None:
     series = {"name": "patches/v7.3", "sha256": "0" * 64, "patches": [{"name": "a"}]}
     context.metadata = json.loads(json.dumps({**KERNEL, "series": series}))
     _, lines = context.archive(_run(1))
