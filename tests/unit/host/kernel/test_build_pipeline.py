@@ -309,6 +309,12 @@ def test_modules_with_debug_info_are_stored(tree: Path) -> None:
     assert (kernel.debug_modules / "module.ko").read_text() == "debug info of module.c\n"
 
 
+def test_scripts_that_decode_traces_are_stored(tree: Path) -> None:
+    assert not (get(tree).directory / "scripts").exists()
+    (tree / "scripts/decode_stacktrace.sh").write_text("#!/bin/bash\n")
+    assert (get(tree).directory / "scripts/decode_stacktrace.sh").is_file()
+
+
 def test_second_build_in_another_folder_has_same_key(tree: Path, tmp_path: Path) -> None:
     first, place = get(tree), tmp_path / "elsewhere"
     again = build_pipeline.provide_kernel(
