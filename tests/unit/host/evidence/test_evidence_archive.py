@@ -39,6 +39,15 @@ def test_same_files_give_the_same_bytes(tmp_path: Path, report: Path, archive: P
     assert again.read_bytes() == archive.read_bytes()
 
 
+def test_link_to_a_report_gives_the_same_archive(
+    tmp_path: Path, report: Path, archive: Path
+) -> None:
+    (tmp_path / "link").symlink_to(report)
+    again = tmp_path / "again.tar.zst"
+    assert main(["pack", "--from", str(tmp_path / "link"), "--to", str(again)]) == 0
+    assert again.read_bytes() == archive.read_bytes()
+
+
 def test_archive_can_be_unpacked_by_zstd_tar_and_sha256sum(tmp_path: Path, archive: Path) -> None:
     if not shutil.which("zstd"):
         pytest.skip("no program zstd")

@@ -69,6 +69,14 @@ def test_scripts_are_executable_and_programs_are_built(tree: Path, make: FakeMak
     assert [word for word in programs if "conntrack" in word] == []
 
 
+def test_tree_with_in_tree_build_is_refused_in_one_line(tree: Path, make: FakeMake) -> None:
+    (tree / ".config").touch()
+    with pytest.raises(UserError, match=r"in-tree build .*make mrproper") as error:
+        install.install_kselftests(tree, ignore)
+    assert "\n" not in str(error.value)
+    assert make.called == []
+
+
 def test_second_call_builds_nothing(tree: Path, make: FakeMake) -> None:
     first = install.install_kselftests(tree, ignore)
     built = len(make.called)
