@@ -27,7 +27,7 @@ class _StopAfterParsing:
 
 def _accepts(arguments: Sequence[str]) -> bool:
     try:
-        pytest.main([*arguments, "-p", "no:cacheprovider"], plugins=[_StopAfterParsing()])
+        pytest.main([*arguments], plugins=[_StopAfterParsing()])
     except _ParsedError:
         return True
     return False

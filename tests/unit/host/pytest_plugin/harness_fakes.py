@@ -38,12 +38,14 @@ def test_passes(): pass
 def test_fails(): assert 1 == 2
 """
 
+NODEIDS = ("selftests/test_guest.py::test_passes", "selftests/test_guest.py::test_fails")
+
 
 @dataclass
 class FakeLayers:
     """Snapshot layers of a guest that does not exist."""
 
-    collected: dict[str, list[str]] = field(default_factory=dict)
+    collected: dict[str, list[str]] = field(default_factory=lambda: {test: [] for test in NODEIDS})
     missing: list[str] = field(default_factory=list)
 
     def clauses_by_test(self) -> dict[str, list[str]]:
