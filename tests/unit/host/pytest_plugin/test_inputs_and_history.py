@@ -78,7 +78,7 @@ def test_unwritable_cache_is_logged_only(context: FakeContext) -> None:
     records, lines = context.archive(_run(1))
     assert records == 1
     assert len(lines) == 1
-    assert "cannot add the run to the run history" in lines[0]
+    assert "cannot use the run history" in lines[0]
 
 
 def test_missing_build_inputs_are_logged_only(context: FakeContext) -> None:

@@ -2,6 +2,10 @@
 """Run history: records, statistics, storage in the cache, and damaged files."""
 
 import json
+import sqlite3
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -158,14 +162,52 @@ def test_least_recent_kernels_are_removed(tmp_path: Path, monkeypatch: pytest.Mo
     assert [record.kernel for record in run_history_store.load_records(tmp_path)] == ["k1", "k2"]
 
 
-def test_unreadable_files_are_ignored(tmp_path: Path) -> None:
-    record = run_history.record_of(_run(1))
+def _write_v0_2(cache: Path, name: str, data: bytes) -> None:
+    path = cache / "ledger/k1-base" / f"{name}.json.zst"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def test_readable_files_of_v0_2_are_imported_once(tmp_path: Path) -> None:
+    old, new = _records(Verdict.PASSED, Verdict.FAILED)
+    _write_v0_2(tmp_path, "w", zstd.compress(run_history.render([old]).encode()))
+    _write_v0_2(tmp_path, "x", b"no zstd")
+    _write_v0_2(tmp_path, "y", zstd.compress(b"{}"))
+    assert list(run_history_store.load_records(tmp_path)) == [old]
+    run_history_store.store_record(new, tmp_path)
+    assert list(run_history_store.load_records(tmp_path)) == [old, new]
+
+
+def test_durations_are_stored(tmp_path: Path) -> None:
+    (record,) = _records(Verdict.PASSED)
     run_history_store.store_record(record, tmp_path)
-    (folder,) = (tmp_path / "ledger").iterdir()
-    (folder / "x.json.zst").write_bytes(b"no zstd")
-    (folder / "y.json.zst").write_bytes(zstd.compress(b"{}"))
-    (folder / "z.json.zst").mkdir()
-    assert list(run_history_store.load_records(tmp_path)) == [record]
+    (loaded,) = run_history_store.load_records(tmp_path)
+    assert loaded.seconds == {STEADY: 0.75, FLAKY: 0.75}
+
+
+@pytest.mark.parametrize("content", [b"no database" * 100, None], ids=["damaged", "later-version"])
+def test_unusable_database_is_an_os_error_with_its_path(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    (record,) = _records(Verdict.PASSED)
+    path = tmp_path / run_history_store.NAME
+    path.parent.mkdir()
+    if content is None:
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA user_version = 99")
+    else:
+        path.write_bytes(content)
+    before = path.read_bytes()
+    with pytest.raises(OSError, match=r"history\.sqlite"):
+        run_history_store.store_record(record, tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_runs_side_by_side_are_all_stored(tmp_path: Path) -> None:
+    records = _records(*[Verdict.PASSED] * 8)
+    with ProcessPoolExecutor(4, get_context("spawn")) as pool:
+        list(pool.map(run_history_store.store_record, records, [tmp_path] * len(records)))
+    assert list(run_history_store.load_records(tmp_path)) == records
 
 
 def test_records_of_one_kernel_and_profile_are_loaded(tmp_path: Path) -> None:
@@ -184,13 +226,18 @@ def test_hostile_names_do_not_escape_the_cache(tmp_path: Path) -> None:
     assert list(run_history_store.load_records(tmp_path / "cache", record.group)) == [record]
 
 
-def test_record_of_a_whole_suite_is_small(tmp_path: Path) -> None:
+def test_records_of_a_whole_suite_are_small(tmp_path: Path) -> None:
     verdicts = {f"{FLAKY}_of_many[{at}-{at * 7919 % 1009}]": Verdict.PASSED for at in range(500)}
-    run_history_store.store_record(
-        RunRecord(profile="base", kernel="k", verdicts=verdicts), tmp_path
-    )
-    (path,) = tmp_path.rglob("*.zst")
-    assert path.stat().st_size < 8 << 10
+    for at in range(20):
+        record = RunRecord(
+            profile="base",
+            kernel="k",
+            started=str(at),
+            verdicts=verdicts,
+            seconds=dict.fromkeys(verdicts, 1.25),
+        )
+        run_history_store.store_record(record, tmp_path)
+    assert (tmp_path / run_history_store.NAME).stat().st_size < 20 * 32 << 10
 
 
 def test_history_option_prints_the_stored_history(
