@@ -50,6 +50,7 @@ VERDICTS = [
     ("test_user_space.py::test_kills_pytest_server", "lost", ""),
     ("test_user_space.py::test_leaks_netns", "error", "canary"),
     ("test_user_space.py::test_qemu_is_killed", "lost", "SIGKILL"),
+    ("test_user_space.py::test_qemu_is_killed_once", "lost", "SIGKILL"),
     ("test_user_space.py::test_worker_exits", "infra", "crashed"),
     ("test_user_space.py::test_soak_with_half_of_seeds_bad", "passed", ""),
     ("test_user_space.py::test_guest_has_no_host_files", "passed", ""),
@@ -101,6 +102,22 @@ def test_replay_command_repeats_random_choices(
     (replayed,) = json.loads((tmp_path / "summary.json").read_text())["tests"]
     assert replayed["seed"] == first["seed"]
     assert replayed["message"] == first["message"]
+
+
+def test_retry_that_passes_makes_a_failure_flaky_and_the_run_fails(tmp_path: Path) -> None:
+    selection = "test_passes or test_fails or test_qemu_is_killed_once"
+    done = run_pytest(tmp_path, "--retry", "1", "-k", selection, FAULTY_TESTS)
+    assert done.returncode == 1, done.stdout + done.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    verdicts = {test["nodeid"].rpartition("::")[2]: test["verdict"] for test in summary["tests"]}
+    assert verdicts == {
+        "test_passes": "passed",
+        "test_fails": "failed",
+        "test_qemu_is_killed_once": "flaky",
+    }
+    (flaky,) = (test for test in summary["tests"] if test["verdict"] == "flaky")
+    assert "SIGKILL" in flaky["message"]
+    assert flaky["artefacts"]
 
 
 def test_shared_vm_tests_run_in_one_vm(tmp_path: Path) -> None:

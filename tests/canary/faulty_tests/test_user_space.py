@@ -92,6 +92,12 @@ def test_qemu_is_killed() -> None:
     signal.pause()
 
 
+@pytest.mark.deadline(30)
+def test_qemu_is_killed_once() -> None:
+    """Passes unless the fault plugin kills QEMU meanwhile, which it does not do to a retry."""
+    signal.sigtimedwait([signal.SIGUSR1], 10)
+
+
 def test_worker_exits() -> None:
     """Does not run: the fault plugin on the host ends the pytest-xdist worker first."""
 

@@ -138,7 +138,7 @@ def test_native_that_cannot_be_prepared_exits_2(run: Run) -> None:
     result.stderr.fnmatch_lines(["error: --soak restores a VM for each repetition*"])
 
 
-@pytest.mark.parametrize("verdict", ["panic", "splat", "hang", "lost", "infra"])
+@pytest.mark.parametrize("verdict", ["panic", "splat", "hang", "lost", "flaky", "infra"])
 def test_kernel_verdict_is_shown_by_name_and_letter(
     harness: Harness, run: Run, verdict: str
 ) -> None:
