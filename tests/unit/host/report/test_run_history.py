@@ -178,6 +178,12 @@ def test_readable_files_of_v0_2_are_imported_once(tmp_path: Path) -> None:
     assert list(run_history_store.load_records(tmp_path)) == [old, new]
 
 
+def test_stored_record_keeps_its_name_without_messages(tmp_path: Path) -> None:
+    record = RunRecord("base", "k", verdicts={"b": Verdict.PANIC}, said={"b": ""})
+    run_history_store.store_record(record, tmp_path)
+    assert [loaded.name for loaded in run_history_store.load_records(tmp_path)] == [record.name]
+
+
 def test_durations_are_stored(tmp_path: Path) -> None:
     (record,) = _records(Verdict.PASSED)
     run_history_store.store_record(record, tmp_path)
