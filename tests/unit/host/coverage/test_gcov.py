@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.host.coverage import merge_gcda
+from fixtures.host.coverage import executed_lines, merge_gcda
+from fixtures.host.coverage.executed_lines import ExecutedLines, MeasuredFile
 from fixtures.host.coverage.gcov import LineCount, LineCounts, read_line_counts
 from fixtures.host.util.errors import UserError
 
@@ -115,3 +116,35 @@ def test_missing_counts_of_series_files_are_an_error(built: Path, tmp_path: Path
     merge_gcda.merge(report, report / "total")
     with pytest.raises(UserError, match="no gcov counters for the files of the series"):
         read_line_counts(built, report / "total", ["kernel/other.c"])
+
+
+def test_lines_are_known_by_test(built: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    merge_gcda.store(report, "a.py-t-1", _run(built))
+    merge_gcda.store(report, "a.py-u", _run(built, "word"))
+    tests = ["selftests/a.py::t[1]", "selftests/a.py::u", "selftests/a.py::skipped"]
+    done: list[float] = []
+    measured = executed_lines.measure(report, tests, built, {"net/sign.c": SOURCE}, done.append)
+    assert measured.tests == ("selftests/a.py::t[1]", "selftests/a.py::u")
+    lines = measured.files["net/sign.c"].tests
+    assert measured.names(lines[5]) == ["selftests/a.py::u"]
+    assert measured.names(lines[6]) == ["selftests/a.py::t[1]"]
+    assert measured.names(lines[4]) == list(measured.tests)  # the same count in both
+    assert done == [1, 2]
+    measured.write(report)
+    assert executed_lines.read(report) == measured
+
+
+def test_boot_is_no_execution_by_a_test() -> None:
+    assert executed_lines._mask([3, 3, 5]) == 0b100
+    assert executed_lines._mask([3, 3, 3]) == 0b111
+    assert executed_lines._mask([0, 0, 0]) == 0
+
+
+def test_damaged_file_of_lines_is_refused(tmp_path: Path) -> None:
+    assert executed_lines.read(tmp_path) is None
+    ExecutedLines(("t",), {"a.c": MeasuredFile("x", {1: 1})}).write(tmp_path)
+    path = tmp_path / executed_lines.NAME
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(UserError, match="run tox -e coverage again"):
+        executed_lines.read(tmp_path)
