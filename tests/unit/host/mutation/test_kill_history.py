@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Test prioritization: tests that killed nearby mutants run first."""
 
-from pathlib import Path
-
 from fixtures.host.model.mutation_results import BOOT, MutantResult, MutantStatus
 from fixtures.host.mutation.kill_history import KillHistory
-from fixtures.host.mutation.mutant import Mutant
 
-MUTANT = Mutant(Path("bug.patch"), "wrong", "", ("SN",), "own", 2, "base", place="net/a.c:100")
+PLACE = "net/a.c:100"
 
 
 def killed(test: str, place: str) -> MutantResult:
@@ -23,14 +20,14 @@ def test_killers_are_sorted_by_distance_without_duplicates() -> None:
             killed("elsewhere", "net/b.c:100"),
         ]
     )
-    assert history.likely_killers(MUTANT) == ["near", "far"]
+    assert history.likely_killers(PLACE) == ["near", "far"]
     history.add(killed("nearest", "net/a.c:101"))
-    assert history.likely_killers(MUTANT) == ["nearest", "near", "far"]
+    assert history.likely_killers(PLACE) == ["nearest", "near", "far"]
 
 
 def test_number_of_tests_is_limited() -> None:
     history = KillHistory(killed(f"t{at}", f"net/a.c:{100 + at}") for at in range(20))
-    assert history.likely_killers(MUTANT) == [f"t{at}" for at in range(8)]
+    assert history.likely_killers(PLACE) == [f"t{at}" for at in range(8)]
 
 
 def test_survivors_boot_kills_and_unknown_lines_are_ignored() -> None:
@@ -39,4 +36,4 @@ def test_survivors_boot_kills_and_unknown_lines_are_ignored() -> None:
         killed(BOOT, "net/a.c:100"),
         killed("old", ""),
     ]
-    assert KillHistory(known).likely_killers(MUTANT) == []
+    assert KillHistory(known).likely_killers(PLACE) == []
