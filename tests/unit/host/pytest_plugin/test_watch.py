@@ -56,6 +56,7 @@ def test_save_during_a_run_stops_it_and_starts_another(
         "first = not log.exists()\n"
         "with log.open('a') as out: print('began', file=out)\n"
         "if not first: sys.exit(5)\n"
+        "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
         "file.write_text('saved')\n"
         "try: signal.pause()\n"
         "except KeyboardInterrupt:\n"
