@@ -128,7 +128,8 @@ def test_sw_stops_at_first_failure_and_continues_there(
 
 
 def _config(pytester: pytest.Pytester, *args: str) -> pytest.Config:
-    return pytester.parseconfig("-p", "fixtures.host.pytest_plugin.options", *args)
+    root = f"--rootdir={pytester.path}"
+    return pytester.parseconfig("-p", "fixtures.host.pytest_plugin.options", root, *args)
 
 
 COLLECTED = {
@@ -143,6 +144,8 @@ COLLECTED = {
     ("args", "count"),
     [
         (["selftests"], 4),
+        (["."], 4),
+        (["/tmp", "selftests/lookup"], 3),
         (["selftests/lookup"], 3),
         (["selftests/lookup/test_hit.py::test_value"], 2),
         (["selftests/lookup/test_hit.py::test_value[udp]"], 1),
@@ -152,7 +155,19 @@ COLLECTED = {
         (["selftests", "-k", "skip"], 4),
         (["selftests", "-m", "soak"], 4),
     ],
-    ids=["all", "folder", "function", "test", "clause", "word", "words", "marker-word", "marker"],
+    ids=[
+        "all",
+        "root",
+        "outside",
+        "folder",
+        "function",
+        "test",
+        "clause",
+        "word",
+        "words",
+        "marker-word",
+        "marker",
+    ],
 )
 def test_selected_tests_are_counted_without_collecting(
     pytester: pytest.Pytester, args: list[str], count: int

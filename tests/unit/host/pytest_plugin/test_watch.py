@@ -20,6 +20,7 @@ pytest_plugins = ["pytester"]
 @pytest.fixture(autouse=True)
 def _poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "_POLL_INTERVAL", 0.01)
+    monkeypatch.delenv("TOX_ENV_NAME", raising=False)
 
 
 def test_state_has_sources_and_changed_files_of_the_tree(tmp_path: Path) -> None:
