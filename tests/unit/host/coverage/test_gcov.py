@@ -11,6 +11,7 @@ import pytest
 from fixtures.host.coverage import executed_lines, merge_gcda
 from fixtures.host.coverage.executed_lines import ExecutedLines, MeasuredFile
 from fixtures.host.coverage.gcov import LineCount, LineCounts, read_line_counts
+from fixtures.host.model.coverage_results import EXECUTED_LINES_NAME
 from fixtures.host.util.errors import UserError
 
 SOURCE = """\
@@ -144,7 +145,7 @@ def test_boot_is_no_execution_by_a_test() -> None:
 def test_damaged_file_of_lines_is_refused(tmp_path: Path) -> None:
     assert executed_lines.read(tmp_path) is None
     ExecutedLines(("t",), {"a.c": MeasuredFile("x", {1: 1})}).write(tmp_path)
-    path = tmp_path / executed_lines.NAME
+    path = tmp_path / EXECUTED_LINES_NAME
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(UserError, match="run tox -e coverage again"):
         executed_lines.read(tmp_path)
