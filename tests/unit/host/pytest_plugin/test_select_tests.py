@@ -145,7 +145,7 @@ COLLECTED = {
     [
         (["selftests"], 4),
         (["."], 4),
-        (["/tmp", "selftests/lookup"], 3),
+        (["/", "selftests/lookup"], 3),
         (["selftests/lookup"], 3),
         (["selftests/lookup/test_hit.py::test_value"], 2),
         (["selftests/lookup/test_hit.py::test_value[udp]"], 1),
