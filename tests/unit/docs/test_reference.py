@@ -95,7 +95,7 @@ def test_every_test_named_in_documents_exists() -> None:
     assert len(named) > 50
     missing = []
     for file, function in named:
-        found = [*ROOT.glob(f"selftests/{file}"), *ROOT.glob(f"tests/{file}")]
+        found = [*ROOT.glob(f"selftests/{file}"), *ROOT.glob(f"tests/**/{file}")]
         texts = [path.read_text() for path in found]
         if not any(f"def {function or 'test_'}" in text for text in texts):
             missing.append((file, function))

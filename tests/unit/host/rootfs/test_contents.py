@@ -10,7 +10,7 @@ from fixtures.host.rootfs import erofs_image, shared_libs
 from fixtures.host.util.errors import UserError
 
 CONTENTS = tomllib.loads((Path(erofs_image.__file__).parent / "contents.toml").read_text())
-EXTRA_LISTS = ("upstream",)
+EXTRA_LISTS = ("upstream", "strace")
 
 
 def test_every_entry_has_a_reason() -> None:
