@@ -210,3 +210,20 @@ def test_absent_cache_is_empty(
         assert cli.main(argv) == 0
     assert "removed 0 entries" in capsys.readouterr().out
     assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "lock"),
+    [("kept/a", "kept"), ("cores/a", "cores"), ("bisect/linux-1", "bisect/linux-1/lock")],
+)
+def test_machines_cores_and_bisections_are_listed_and_not_removed_in_use(
+    root: Path, name: str, lock: str
+) -> None:
+    path = make(root, f"build/{name}", DAY)
+    (root / "build" / lock).parent.mkdir(exist_ok=True)
+    assert entries(root)[f"build/{name}"].size >= MIB
+    with lock_holder(root / "build" / lock):
+        assert cli.main(["prune", "--all"]) == 0
+        assert path.exists()
+    assert cli.main(["prune", "--all"]) == 0
+    assert not (path / "data").exists()

@@ -12,6 +12,7 @@ import pytest
 from fixtures.host.execution import kept_machine
 from fixtures.host.execution.saved_by_test import SavedByTest, folder_name
 from fixtures.host.util.errors import UserError
+from fixtures.host.util.file_lock import try_exclusive_lock
 from fixtures.host.vm import qemu_args
 from fixtures.host.vm.qemu_args import MachineConfig
 from fixtures.host.vm.qemu_process import VM
@@ -113,3 +114,10 @@ def test_machine_of_another_qemu_is_refused(
     monkeypatch.setattr(qemu_args, "qemu_version", lambda: "QEMU emulator version 10")
     with pytest.raises(UserError, match="another QEMU"):
         kept_machine.find("", store)
+
+
+def test_two_runs_do_not_save_at_the_same_time(store: SavedByTest) -> None:
+    with store.saving("a.py::test_one"), try_exclusive_lock(store.base) as free:
+        assert not free
+    with try_exclusive_lock(store.base) as free:
+        assert free
