@@ -210,3 +210,12 @@ def test_silence_is_a_timeout_with_its_whole_length() -> None:
     executor = _executor(FakeCapture(), vm)
     with pytest.raises(ChannelTimeout, match="no message from the guest for"):
         executor._receive(cast(VM, vm), 0.0)
+
+
+def test_repetition_leaves_the_machine_of_the_first_failure() -> None:
+    capture = FakeCapture(keep_vm=True, core_dumps=False)
+    vm = FakeVM(Message("paused", {"when": "call", "failed": True}), FINISHED)
+    done = _executor(capture, vm).run(
+        "test", None, 5.0, 0, is_failure=lambda _done: True, captured=False
+    )
+    assert (capture.saved, done.machine_saved) == ([], False)

@@ -56,6 +56,19 @@ def test_other_verbosity_leaves_output_to_pytest(run: Run, option: str) -> None:
     assert "PASSED" in text or ".F" in text
 
 
+@pytest.mark.usefixtures("terminal")
+def test_progress_ends_when_the_user_gets_the_terminal(run: Run, harness: Harness) -> None:
+    def give_terminal(item: pytest.Item) -> None:
+        progress = item.config.pluginmanager.getplugin("flowmap-progress")
+        assert isinstance(progress, RunProgress)
+        progress.stop()
+
+    harness.before_test = give_terminal
+    result = run()
+    result.stdout.no_fnmatch_line("*2/2 done*")
+    result.stdout.fnmatch_lines(["*1 failed, 1 passed*"])
+
+
 def test_log_has_a_line_at_each_interval(
     harness: Harness, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
