@@ -17,6 +17,9 @@ struct lookup_result {
 	struct flow_value value;
 };
 
+/* Read the whole value, or only version 0 of it, which every map has. */
+enum value_part { WHOLE, VER0 };
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -31,7 +34,7 @@ struct {
 	__type(value, struct lookup_result);
 } lookup_result SEC(".maps");
 
-static __always_inline void look_up(void)
+static __always_inline void look_up(enum value_part part)
 {
 	struct flow_value *value;
 	struct flow_key *key;
@@ -45,35 +48,44 @@ static __always_inline void look_up(void)
 	value = bpf_map_lookup_elem(&flows, key);
 	result->lookups++;
 	result->hit = !!value;
-	if (value)
+	if (value && part == WHOLE)
 		result->value = *value;
+	else if (value)
+		__builtin_memcpy(&result->value, value, FLOW_VALUE_SIZE_VER0);
 }
 
 SEC("xdp")
 int by_xdp(struct xdp_md *ctx)
 {
-	look_up();
+	look_up(WHOLE);
+	return XDP_PASS;
+}
+
+SEC("xdp")
+int by_xdp_ver0(struct xdp_md *ctx)
+{
+	look_up(VER0);
 	return XDP_PASS;
 }
 
 SEC("tc")
 int by_tc(struct __sk_buff *ctx)
 {
-	look_up();
+	look_up(WHOLE);
 	return TC_ACT_OK;
 }
 
 SEC("cgroup_skb/egress")
 int by_cgroup(struct __sk_buff *ctx)
 {
-	look_up();
+	look_up(WHOLE);
 	return 1;
 }
 
 SEC("socket")
 int by_socket(struct __sk_buff *ctx)
 {
-	look_up();
+	look_up(WHOLE);
 	return 0;
 }
 

@@ -3,6 +3,9 @@
  * Parse a packet on XDP into the flow map key of its flow: Ethernet, up to two VLAN tags, IPv4
  * without options or IPv6 without extension headers, TCP or UDP. Fragments are not parsed: later
  * fragments have no ports, and flow tables do not handle the first fragment either.
+ *
+ * The ruleset decides which conntrack zone a packet belongs to, so the caller sets the zone in the
+ * key; with the key cleared it is the default zone.
  */
 #ifndef PACKET_PARSE_H
 #define PACKET_PARSE_H
@@ -22,6 +25,8 @@ struct pkt_offsets {
 	__u32 tags; /* number of VLAN tags */
 	__u32 l3;
 	__u32 l4;
+	__u32 ip_len; /* of the IP packet, from its header */
+	__u8 ttl; /* or the hop limit */
 };
 
 /* Fill the key and the offsets from the packet. */
@@ -66,6 +71,8 @@ static __always_inline enum parse_result parse_packet(struct xdp_md *ctx, struct
 		if (ip->frag_off & bpf_htons(IP_FRAGMENT_MASK))
 			return PARSE_FRAGMENT;
 		off->l4 = off->l3 + sizeof(*ip);
+		off->ip_len = bpf_ntohs(ip->tot_len);
+		off->ttl = ip->ttl;
 		key->l3proto = AF_INET;
 		key->l4proto = ip->protocol;
 		key->src[0] = ip->saddr;
@@ -77,6 +84,8 @@ static __always_inline enum parse_result parse_packet(struct xdp_md *ctx, struct
 		if (next > end)
 			return PARSE_UNSUPPORTED;
 		off->l4 = off->l3 + sizeof(*ip);
+		off->ip_len = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+		off->ttl = ip->hop_limit;
 		key->l3proto = AF_INET6;
 		key->l4proto = ip->nexthdr;
 		__builtin_memcpy(key->src, &ip->saddr, sizeof(key->src));

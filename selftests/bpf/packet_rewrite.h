@@ -14,14 +14,6 @@
 
 #define VLAN_TAG_LEN 4
 
-/* The fields that NAT changes and that the TCP and UDP checksums cover. */
-struct nat_tuple {
-	__be32 src[4];
-	__be32 dst[4];
-	__be16 src_port;
-	__be16 dst_port;
-};
-
 static __always_inline __u16 csum_fold(__u64 sum)
 {
 	sum = (sum & 0xffff) + (sum >> 16);
@@ -30,45 +22,51 @@ static __always_inline __u16 csum_fold(__u64 sum)
 	return sum;
 }
 
-/* Update a checksum for changed data (RFC 1624). */
-static __always_inline __u16 csum_update(__u16 check, void *from, void *to, __u32 size)
-{
-	return ~csum_fold(bpf_csum_diff(from, size, to, size, (__u16)~check));
-}
-
 /* Length of the IP packet from its header; 0 if the frame is shorter than that. */
-static __always_inline __u32 ip_length(struct xdp_md *ctx, const struct pkt_offsets *off,
-				       __u8 family, __u8 *ttl)
+static __always_inline __u32 ip_length(struct xdp_md *ctx, const struct pkt_offsets *off)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	__u32 len;
+	__u32 frame = ctx->data_end - ctx->data;
 
-	if (family == AF_INET) {
-		struct iphdr *ip = data + off->l3;
-
-		if ((void *)(ip + 1) > end)
-			return 0;
-		len = bpf_ntohs(ip->tot_len);
-		*ttl = ip->ttl;
-	} else {
-		struct ipv6hdr *ip = data + off->l3;
-
-		if ((void *)(ip + 1) > end)
-			return 0;
-		len = bpf_ntohs(ip->payload_len) + sizeof(*ip);
-		*ttl = ip->hop_limit;
-	}
-	return off->l3 + len > end - data ? 0 : len;
+	return off->l3 + off->ip_len > frame ? 0 : off->ip_len;
 }
 
-/* Rewrite addresses, ports, TTL and checksums; false if the packet is too short. */
-static __always_inline bool rewrite_l3_l4(struct xdp_md *ctx, const struct flow_key *key,
-					  const struct flow_value *value,
-					  const struct pkt_offsets *off)
+/* Decrement the TTL; the header checksum changes by the same constant (RFC 1141). */
+static __always_inline void decrement_ttl(struct iphdr *ip)
+{
+	__u32 check = ip->check + bpf_htons(0x0100);
+
+	ip->check = check + (check >= 0xffff);
+	ip->ttl--;
+}
+
+/* What a checksum changes by if one 32-bit word is replaced by another (RFC 1624). */
+static __always_inline __u64 csum_change(__be32 from, __be32 to)
+{
+	return (__u64)(__u32)~from + to;
+}
+
+static __always_inline __u16 csum_apply(__u16 check, __u64 change)
+{
+	__u64 sum = (__u16)~check + change;
+
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	return ~csum_fold(sum);
+}
+
+/* Two ports as one word. */
+static __always_inline __u32 ports_word(__be16 src_port, __be16 dst_port)
+{
+	return src_port | (__u32)dst_port << 16;
+}
+
+/* Replace addresses and ports, and update the checksums that cover them. */
+static __always_inline bool translate(struct xdp_md *ctx, const struct flow_key *key,
+				      const struct flow_value *value,
+				      const struct pkt_offsets *off)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct nat_tuple from = {}, to = {};
 	__be16 *ports = data + off->l4;
+	__u64 change = 0;
 	__sum16 *check;
 
 	if (key->l4proto == IPPROTO_TCP)
@@ -78,43 +76,70 @@ static __always_inline bool rewrite_l3_l4(struct xdp_md *ctx, const struct flow_
 	if ((void *)(ports + 2) > end || (void *)(check + 1) > end)
 		return false;
 
-	__builtin_memcpy(from.src, key->src, sizeof(from.src));
-	__builtin_memcpy(from.dst, key->dst, sizeof(from.dst));
-	from.src_port = key->src_port;
-	from.dst_port = key->dst_port;
-	__builtin_memcpy(to.src, value->src, sizeof(to.src));
-	__builtin_memcpy(to.dst, value->dst, sizeof(to.dst));
-	to.src_port = value->src_port;
-	to.dst_port = value->dst_port;
-
 	if (key->l3proto == AF_INET) {
-		struct iphdr *ip = data + off->l3, old;
+		struct iphdr *ip = data + off->l3;
 
 		if ((void *)(ip + 1) > end)
 			return false;
-		old = *ip;
-		ip->ttl--;
-		ip->saddr = to.src[0];
-		ip->daddr = to.dst[0];
-		ip->check = csum_update(old.check, &old, ip, sizeof(old));
+		change = csum_change(key->src[0], value->src[0]) +
+			 csum_change(key->dst[0], value->dst[0]);
+		ip->check = csum_apply(ip->check, change);
+		ip->saddr = value->src[0];
+		ip->daddr = value->dst[0];
+	} else {
+		struct ipv6hdr *ip = data + off->l3;
+
+		if ((void *)(ip + 1) > end)
+			return false;
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			change += csum_change(key->src[i], value->src[i]) +
+				  csum_change(key->dst[i], value->dst[i]);
+		__builtin_memcpy(&ip->saddr, value->src, sizeof(value->src));
+		__builtin_memcpy(&ip->daddr, value->dst, sizeof(value->dst));
+	}
+	change += csum_change(ports_word(key->src_port, key->dst_port),
+			      ports_word(value->src_port, value->dst_port));
+	ports[0] = value->src_port;
+	ports[1] = value->dst_port;
+	/* UDP: a zero checksum means none and stays zero; a computed zero is sent as 0xffff. */
+	if (key->l4proto == IPPROTO_TCP)
+		*check = csum_apply(*check, change);
+	else if (*check)
+		*check = csum_apply(*check, change) ?: 0xffff;
+	return true;
+}
+
+/* Rewrite addresses, ports, TTL and checksums; false if the packet is too short. */
+static __always_inline bool rewrite_l3_l4(struct xdp_md *ctx, const struct flow_key *key,
+					  const struct flow_value *value,
+					  const struct pkt_offsets *off)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+
+	if ((value->flags & (FLOW_F_SNAT | FLOW_F_DNAT)) && !translate(ctx, key, value, off))
+		return false;
+	if (key->l3proto == AF_INET) {
+		struct iphdr *ip = data + off->l3;
+
+		if ((void *)(ip + 1) > end)
+			return false;
+		decrement_ttl(ip);
 	} else {
 		struct ipv6hdr *ip = data + off->l3;
 
 		if ((void *)(ip + 1) > end)
 			return false;
 		ip->hop_limit--;
-		__builtin_memcpy(&ip->saddr, to.src, sizeof(to.src));
-		__builtin_memcpy(&ip->daddr, to.dst, sizeof(to.dst));
 	}
-
-	ports[0] = to.src_port;
-	ports[1] = to.dst_port;
-	/* UDP: a zero checksum means none and stays zero; a computed zero is sent as 0xffff. */
-	if (key->l4proto == IPPROTO_TCP)
-		*check = csum_update(*check, &from, &to, sizeof(from));
-	else if (*check)
-		*check = csum_update(*check, &from, &to, sizeof(from)) ?: 0xffff;
 	return true;
+}
+
+/* The addresses in a value are aligned; packets need not be. */
+static __always_inline void copy_mac(__u8 *to, const __u8 *from)
+{
+	*(__u32 *)to = *(const __u32 *)from;
+	*(__u16 *)(to + 4) = *(const __u16 *)(from + 4);
 }
 
 /*
@@ -122,7 +147,8 @@ static __always_inline bool rewrite_l3_l4(struct xdp_md *ctx, const struct flow_
  * adjusted the headroom for the number of tags.
  */
 static __always_inline bool write_l2_header(struct xdp_md *ctx, const struct flow_key *key,
-					    const struct flow_value *value, __u32 tags)
+					    const struct flow_value *value, __u32 tags,
+					    __u32 old_tags)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;
@@ -131,8 +157,11 @@ static __always_inline bool write_l2_header(struct xdp_md *ctx, const struct flo
 
 	if ((void *)next > end)
 		return false;
-	__builtin_memcpy(eth->h_source, value->h_source, sizeof(eth->h_source));
-	__builtin_memcpy(eth->h_dest, value->h_dest, sizeof(eth->h_dest));
+	copy_mac(eth->h_dest, value->h_dest);
+	copy_mac(eth->h_source, value->h_source);
+	/* Without tags on either side, the EtherType is right. */
+	if (!tags && !old_tags)
+		return true;
 	eth->h_proto = tags ? value->encap[0].proto : inner;
 	if (tags) {
 		if ((void *)(next + 2) > end)

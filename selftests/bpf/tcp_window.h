@@ -48,7 +48,10 @@ static __always_inline bool before(__u32 one, __u32 other)
 	return (__s32)(one - other) < 0;
 }
 
-/* Key of the reply packets: those that answer packets rewritten as the value says. */
+/*
+ * Key of the reply packets: those that answer packets rewritten as the value says. The zone is that
+ * of the key, as in a ruleset that sets the zone of both directions.
+ */
 static __always_inline void reverse_key(const struct flow_key *key, const struct flow_value *value,
 					struct flow_key *back)
 {
@@ -60,6 +63,7 @@ static __always_inline void reverse_key(const struct flow_key *key, const struct
 	back->iifindex = value->oifindex;
 	back->l3proto = key->l3proto;
 	back->l4proto = key->l4proto;
+	back->zone = key->zone;
 	back->encap[0] = value->encap[0];
 	back->encap[1] = value->encap[1];
 }

@@ -97,7 +97,6 @@ int xdp_flow_forward(struct xdp_md *ctx)
 	enum forward_result result;
 	enum parse_result parsed;
 	__u32 size, tags;
-	__u8 ttl = 0;
 
 	parsed = parse_packet(ctx, &key, &off);
 	if (parsed != PARSE_OK) {
@@ -105,7 +104,7 @@ int xdp_flow_forward(struct xdp_md *ctx)
 		return pass_to_stack(parsed == PARSE_FRAGMENT ? FRAGMENT :
 				     parsed == PARSE_IP_OPTIONS ? IP_OPTIONS : NOT_TCP_OR_UDP);
 	}
-	size = ip_length(ctx, &off, key.l3proto, &ttl);
+	size = ip_length(ctx, &off);
 	if (!size)
 		return pass_to_stack(MALFORMED);
 
@@ -120,25 +119,27 @@ int xdp_flow_forward(struct xdp_md *ctx)
 	if (!value)
 		return pass_to_stack(NO_FLOW);
 
-	if (ttl <= 1)
+	if (off.ttl <= 1)
 		return pass_to_stack(TTL_EXPIRES);
 	if (size > value->mtu)
 		return pass_to_stack(TOO_LARGE);
 	if ((value->xmit_type != XMIT_NEIGH && value->xmit_type != XMIT_DIRECT) ||
 	    value->tun_l4proto)
 		return pass_to_stack(OTHER_XMIT);
-	tags = !!value->encap[0].proto + !!value->encap[1].proto;
-	if ((tags > 0 && !is_tag(value->encap[0].proto)) ||
-	    (tags > 1 && !is_tag(value->encap[1].proto)))
-		return pass_to_stack(OTHER_XMIT);
-	if (!(value->h_dest[0] | value->h_dest[1] | value->h_dest[2] | value->h_dest[3] |
-	      value->h_dest[4] | value->h_dest[5]))
+	tags = !!value->encap[0].proto;
+	if (tags) {
+		tags += !!value->encap[1].proto;
+		if (!is_tag(value->encap[0].proto) ||
+		    (tags > 1 && !is_tag(value->encap[1].proto)))
+			return pass_to_stack(OTHER_XMIT);
+	}
+	if (!(*(__u32 *)value->h_dest | *(__u16 *)&value->h_dest[4]))
 		return pass_to_stack(NO_NEIGHBOUR);
 
 	/* The packet changes from here on, so it must not pass to the stack any more. */
 	if (!rewrite_l3_l4(ctx, &key, value, &off) ||
 	    (tags != off.tags && bpf_xdp_adjust_head(ctx, (int)(off.tags - tags) * VLAN_TAG_LEN)) ||
-	    !write_l2_header(ctx, &key, value, tags))
+	    !write_l2_header(ctx, &key, value, tags, off.tags))
 		return drop(MALFORMED);
 	count(FORWARDED);
 	return bpf_redirect(value->oifindex, 0);

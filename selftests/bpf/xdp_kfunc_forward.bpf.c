@@ -51,6 +51,17 @@ static __always_inline void read_nat_tuple(struct flow_offload_tuple_rhash___loc
 	BPF_CORE_READ_INTO(&value->mtu, found, tuple.mtu);
 }
 
+static __always_inline bool is_translated(const struct flow_key *key,
+					  const struct flow_value *value)
+{
+	__u32 changed = (key->src_port ^ value->src_port) | (key->dst_port ^ value->dst_port);
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		changed |= (key->src[i] ^ value->src[i]) | (key->dst[i] ^ value->dst[i]);
+	return changed;
+}
+
 SEC("xdp")
 int xdp_kfunc_forward(struct xdp_md *ctx)
 {
@@ -60,13 +71,13 @@ int xdp_kfunc_forward(struct xdp_md *ctx)
 	struct bpf_fib_lookup fib = {};
 	struct flow_key key = {};
 	struct pkt_offsets off = {};
-	__u8 ttl = 0, flags;
+	__u8 flags;
 	__u32 size;
 
 	if (parse_packet(ctx, &key, &off) != PARSE_OK || off.tags)
 		return XDP_PASS;
-	size = ip_length(ctx, &off, key.l3proto, &ttl);
-	if (!size || ttl <= 1)
+	size = ip_length(ctx, &off);
+	if (!size || off.ttl <= 1)
 		return XDP_PASS;
 	if (key.l4proto == IPPROTO_TCP) {
 		/* SYN, FIN, RST */
@@ -85,6 +96,9 @@ int xdp_kfunc_forward(struct xdp_md *ctx)
 	if (!found)
 		return XDP_PASS;
 	read_nat_tuple(found, &value);
+	/* The tuple does not say whether there is NAT; the cheapest is to compare. */
+	if (is_translated(&key, &value))
+		value.flags = FLOW_F_SNAT | FLOW_F_DNAT;
 	if (size > value.mtu)
 		return XDP_PASS;
 
@@ -98,7 +112,7 @@ int xdp_kfunc_forward(struct xdp_md *ctx)
 	__builtin_memcpy(value.h_source, fib.smac, sizeof(value.h_source));
 	__builtin_memcpy(value.h_dest, fib.dmac, sizeof(value.h_dest));
 
-	if (!rewrite_l3_l4(ctx, &key, &value, &off) || !write_l2_header(ctx, &key, &value, 0))
+	if (!rewrite_l3_l4(ctx, &key, &value, &off) || !write_l2_header(ctx, &key, &value, 0, 0))
 		return XDP_DROP;
 	count(FORWARDED);
 	return bpf_redirect(fib.ifindex, 0);

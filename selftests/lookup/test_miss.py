@@ -70,6 +70,7 @@ KEY_CHANGES: dict[str, Change] = {
     "other L4 protocol": _set_field("l4proto", socket.IPPROTO_SCTP),
     "one VLAN tag": _add_tag(0),
     "inner VLAN tag only": _add_tag(1),
+    "conntrack zone": _set_field("zone", 4),
     "tunnel protocol": _set_field("tun_l4proto", socket.IPPROTO_IPIP),
     "tunnel source": _flip_bit("tun_src", 0),
     "tunnel destination": _flip_bit("tun_dst", 15),
@@ -118,14 +119,15 @@ def test_thousand_keys_differing_in_address_miss(
 
 
 @pytest.mark.clause("FM-5")
+@pytest.mark.parametrize("index", [0, 1, 2], ids="reserved-byte-{}".format)
 def test_key_with_reserved_byte_set_returns_einval(
-    flowmap: int, open_connection: OpenConnection, load_bpf: LoadBpf
+    flowmap: int, open_connection: OpenConnection, load_bpf: LoadBpf, index: int
 ) -> None:
-    """A key with its reserved byte set returns EINVAL from bpf(2) and misses in a program."""
+    """A key with a reserved byte set returns EINVAL from bpf(2) and misses in a program."""
     flow = open_connection(IPPROTO_TCP, 4).wait_offloaded()
     probe = LookupProbe(load_bpf("lookup_probe", flowmap, "by_xdp"), "by_xdp")
     assert probe.lookup(flow.original) is not None
-    flow.original.reserved = 1
+    flow.original.reserved[index] = 1
     with expect_errno(errno.EINVAL):
         bpf.lookup(flowmap, flow.original)
     assert probe.lookup(flow.original) is None  # programs get NULL, no errno

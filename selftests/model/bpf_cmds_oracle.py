@@ -68,11 +68,17 @@ class Key(_CodeEnum):
     REPLY = "reply"
     UNKNOWN = "not in the map"
     RESERVED = "reserved byte set"
+    NO_L3PROTO = "L3 protocol 0"
 
     @property
     def readable(self) -> bool:
         """Whether the kernel can read the key."""
         return self not in (Key.NULL, Key.UNMAPPED)
+
+    @property
+    def in_map(self) -> bool:
+        """Whether the map has the key."""
+        return self in (Key.ORIGINAL, Key.REPLY)
 
 
 ELEM_CMDS = (
@@ -167,19 +173,26 @@ def _fd_errno(command: Command, fd: Fd) -> int:
     return 0
 
 
-def _key_errno(key: Key, order: Sequence[Key]) -> int:
+def _lookup_errno(key: Key) -> int:
     """Return the errno of looking up a readable key, or 0."""
     if key is Key.RESERVED:
         return errno.EINVAL
-    return 0 if key in order else errno.ENOENT
+    return 0 if key.in_map else errno.ENOENT
 
 
-def keys_after(start: Key, order: Sequence[Key]) -> list[Key]:
-    """Return the keys after ``start`` in iteration order; after NULL, all keys."""
-    return list(order[order.index(start) + 1 :] if start in order else order)
+def keys_after(start: Key, positions: Sequence[Key]) -> list[Key]:
+    """Return the keys that an iteration visits after ``start``.
+
+    Args:
+        start: NULL, and a key that no flow can have, start from the beginning.
+        positions: the keys in the map and `Key.UNKNOWN`, in iteration order: a key has a
+            position whether it is in the map or not.
+    """
+    after = positions[positions.index(start) + 1 :] if start in positions else positions
+    return [key for key in after if key.in_map]
 
 
-def _elem_errno(request: ElemRequest, order: Sequence[Key]) -> int:
+def _elem_errno(request: ElemRequest, positions: Sequence[Key]) -> int:
     """Return the errno of a command on one element, or 0."""
     command, key, value = request.command, request.key, request.value
     used = (
@@ -206,14 +219,15 @@ def _elem_errno(request: ElemRequest, order: Sequence[Key]) -> int:
         return errno.EOPNOTSUPP
     if command is Command.MAP_LOOKUP_AND_DELETE_ELEM:
         return ENOTSUPP
-    if key is not Key.NULL and (code := _key_errno(key, order)):
+    if command is Command.MAP_GET_NEXT_KEY:
+        if not keys_after(key, positions):
+            return errno.ENOENT
+    elif code := _lookup_errno(key):
         return code
-    if command is Command.MAP_GET_NEXT_KEY and not keys_after(key, order):
-        return errno.ENOENT
     return 0 if value is UserPointer.VALID else errno.EFAULT
 
 
-def _batch_errno(request: BatchRequest, order: Sequence[Key]) -> int:
+def _batch_errno(request: BatchRequest, positions: Sequence[Key]) -> int:
     """Return the errno of a batch command, or 0."""
     if request.nonzero_tail:
         return errno.EINVAL
@@ -227,39 +241,35 @@ def _batch_errno(request: BatchRequest, order: Sequence[Key]) -> int:
         return 0
     if request.in_batch is Key.UNMAPPED:
         return errno.EFAULT
-    if request.in_batch is not Key.NULL and (code := _key_errno(request.in_batch, order)):
-        return code
-    returned = min(request.count, len(keys_after(request.in_batch, order)))
+    returned = min(request.count, len(keys_after(request.in_batch, positions)))
     if returned and {request.keys, request.values, request.out_batch} != {UserPointer.VALID}:
         return errno.EFAULT
     return 0 if returned == request.count else errno.ENOENT
 
 
-def expected_errno(request: Request, order: Sequence[Key]) -> int:
+def expected_errno(request: Request, positions: Sequence[Key]) -> int:
     """Return the errno that the kernel must give to a command, or 0.
 
     Args:
         request: the command.
-        order: the keys in the map, in iteration order.
+        positions: see `keys_after`.
     """
     if isinstance(request, ElemRequest):
-        return _elem_errno(request, order)
-    return _batch_errno(request, order)
+        return _elem_errno(request, positions)
+    return _batch_errno(request, positions)
 
 
-def expected_keys(request: Request, order: Sequence[Key]) -> list[Key]:
+def expected_keys(request: Request, positions: Sequence[Key]) -> list[Key]:
     """Return the keys that the kernel must copy to the caller.
 
     Args:
         request: the command.
-        order: the keys in the map, in iteration order.
+        positions: see `keys_after`.
     """
-    code = expected_errno(request, order)
+    code = expected_errno(request, positions)
     if isinstance(request, ElemRequest):
         wanted = request.command is Command.MAP_GET_NEXT_KEY and code == 0
-        return keys_after(request.key, order)[:1] if wanted else []
+        return keys_after(request.key, positions)[:1] if wanted else []
     if request.command is not Command.MAP_LOOKUP_BATCH or code not in (0, errno.ENOENT):
         return []
-    if request.in_batch is Key.NULL or request.in_batch in order:
-        return keys_after(request.in_batch, order)[: request.count]
-    return []
+    return keys_after(request.in_batch, positions)[: request.count]

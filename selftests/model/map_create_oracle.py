@@ -49,9 +49,16 @@ _DESCRIPTORS = (BAD_FD, OTHER_FD)
 BOUNDARY_VALUES: dict[str, tuple[dict[str, AttrValue], ...]] = {
     "key_size": _combinations(key_size=(uapi.KEY_SIZE - 1, uapi.KEY_SIZE + 1, *_U32_BOUNDARIES)),
     "value_size": _combinations(
-        value_size=(uapi.VALUE_SIZE - 1, uapi.VALUE_SIZE + 1, *_U32_BOUNDARIES)
+        value_size=(
+            uapi.VALUE_SIZE_VER0 - 1,
+            uapi.VALUE_SIZE_VER0,
+            uapi.VALUE_SIZE_VER0 + 1,
+            uapi.VALUE_SIZE - 1,
+            uapi.VALUE_SIZE + 1,
+            *_U32_BOUNDARIES,
+        )
     ),
-    "max_entries": _combinations(max_entries=_U32_BOUNDARIES),
+    "max_entries": _combinations(max_entries=(*_U32_BOUNDARIES, 2, 3)),
     "valid map_flags": _combinations(
         map_flags=(_RDONLY_PROG | bpf_attr.F_RDONLY, _RDONLY_PROG | bpf_attr.F_WRONLY)
     ),
@@ -69,7 +76,9 @@ BOUNDARY_VALUES: dict[str, tuple[dict[str, AttrValue], ...]] = {
         map_name=(b"flows", b"a.b_C9", b"a-b", b"\x80", b"fifteen_letters", b"sixteen_letters_")
     ),
     "map_ifindex": _combinations(map_ifindex=_U32_BOUNDARIES),
-    "map_extra": _combinations(map_extra=(*_U32_BOUNDARIES, 1 << 63, (1 << 64) - 1)),
+    "map_extra": _combinations(
+        map_extra=(*_U32_BOUNDARIES, 2, uapi.PASSIVE | 1 << 32, 1 << 63, (1 << 64) - 1)
+    ),
     "numa_node": _combinations(
         map_flags=(_RDONLY_PROG, _RDONLY_PROG | F_NUMA_NODE), numa_node=_U32_BOUNDARIES
     ),
@@ -194,7 +203,6 @@ CHECKS: tuple[Check, ...] = (
         lambda _, s: bool(s.get("btf_key_type_id") and not s.get("btf_value_type_id")),
         errno.EINVAL,
     ),
-    ("map_extra set", lambda _, s: bool(s.get("map_extra")), errno.EINVAL),
     (
         "numa_node does not exist",
         # -1 is NUMA_NO_NODE: any node.
@@ -214,8 +222,21 @@ CHECKS: tuple[Check, ...] = (
     ("capabilities missing", lambda r, _: not r.privileged, errno.EPERM),
     # Checks of the map type: map_alloc_check.
     ("key_size wrong", lambda _, s: s.get("key_size", 0) != uapi.KEY_SIZE, errno.EINVAL),
-    ("value_size wrong", lambda _, s: s.get("value_size", 0) != uapi.VALUE_SIZE, errno.EINVAL),
-    ("max_entries 0", lambda _, s: not s.get("max_entries", 0), errno.EINVAL),
+    (
+        "value_size smaller than version 0 or larger than the current one",
+        lambda _, s: not uapi.VALUE_SIZE_VER0 <= _int_field(s, "value_size") <= uapi.VALUE_SIZE,
+        errno.EINVAL,
+    ),
+    (
+        "max_entries smaller than the keys of one flow",
+        lambda _, s: _int_field(s, "max_entries") < uapi.keys_for_flows(1),
+        errno.EINVAL,
+    ),
+    (
+        "map_extra with another bit than BPF_FLOWMAP_PASSIVE",
+        lambda _, s: bool(_int_field(s, "map_extra") & ~uapi.PASSIVE),
+        errno.EINVAL,
+    ),
     ("BPF_F_RDONLY_PROG missing", lambda _, s: not _has_any_flag(s, _RDONLY_PROG), errno.EINVAL),
     (
         "unsupported map flag",

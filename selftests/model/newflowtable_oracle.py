@@ -19,6 +19,8 @@ FAMILIES = (INET, IPV4, IPV6, NETDEV)
 EXISTING_DEVICES = ("d0", "d1")
 """Existing devices; none of them supports hardware offload."""
 MISSING_DEVICE = "d9"
+COUNTER_ATTRS = ("NFTA_FLOWTABLE_SNOOP_ENTRIES", "NFTA_FLOWTABLE_SNOOP_MISSED")
+"""Attributes of a snoop table's dump that a request must not have."""
 OVERLONG_NAME = "sixteen_letters_"
 """A device name longer than IFNAMSIZ - 1."""
 
@@ -48,6 +50,7 @@ class FlowtableRequest:
         d1_taken: whether another flowtable of the same table has the device d1.
         exclusive: NLM_F_EXCL.
         omitted_attr: an attribute that the message lacks, or None.
+        counter_attr: a snoop counter that the message has, or None; only dumps may have them.
         aborted: whether a later message of the transaction fails.
     """
 
@@ -61,6 +64,7 @@ class FlowtableRequest:
     hook: int = 0
     exclusive: bool = True
     omitted_attr: str | None = None
+    counter_attr: str | None = None
     aborted: bool = False
 
 
@@ -118,6 +122,8 @@ def _create_errno(request: FlowtableRequest) -> int:
 
 def expected_errno(request: FlowtableRequest) -> int:
     """Return the errno that the kernel must give to the request itself, or 0."""
+    if request.counter_attr is not None:
+        return errno.EINVAL
     if (
         request.flags is not None
         and request.flags & ~KNOWN_FLAGS

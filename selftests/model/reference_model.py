@@ -55,7 +55,7 @@ class FlowMap:
 
     netns: str
     max_entries: int
-    """The map's capacity in flows."""
+    """The map's capacity in keys."""
 
 
 @dataclass

@@ -73,12 +73,15 @@ class SyscallRunner:
     def __init__(self, flow: Flow, fds: dict[Fd, int]) -> None:
         unknown = uapi.Key(l3proto=2)
         reserved = uapi.Key.from_buffer_copy(flow.original)
-        reserved.reserved = 1
+        reserved.reserved[0] = 1
+        no_l3proto = uapi.Key.from_buffer_copy(flow.original)
+        no_l3proto.l3proto = 0
         self._keys = {
             Key.ORIGINAL: flow.original,
             Key.REPLY: flow.reply,
             Key.UNKNOWN: unknown,
             Key.RESERVED: reserved,
+            Key.NO_L3PROTO: no_l3proto,
         }
         self._fds = fds
         # Each is large enough for the largest batch: keys, values, and the batch cursor.
@@ -142,6 +145,15 @@ class SyscallRunner:
         ]
 
 
+def _positions(runner: SyscallRunner, fd: int) -> list[Key]:
+    """Return the keys in the map in iteration order, with `Key.UNKNOWN` at its position."""
+    keys = [runner.identify(bytes(key)) for key in bpf.iterate_keys(fd)]
+    code, following = runner.call(ElemRequest(bpf_attr.Command.MAP_GET_NEXT_KEY, key=Key.UNKNOWN))
+    assert code == (0 if following else errno.ENOENT)
+    keys.insert(keys.index(following[0]) if following else len(keys), Key.UNKNOWN)
+    return keys
+
+
 @pytest.mark.clause("FM-6", "FM-7", "FM-5", "MM-5")
 @pytest.mark.soak
 @pytest.mark.deadline(120)
@@ -165,18 +177,17 @@ def test_random_map_cmds_return_documented_errno(
     for which in (Fd.OTHER_FILE, Fd.MAP_RDONLY, Fd.MAP_WRONLY):
         cleanup.callback(os.close, fds[which])
     runner = SyscallRunner(flow, fds)
-    iteration_order = [runner.identify(bytes(key)) for key in bpf.iterate_keys(private_flowmap)]
+    positions = _positions(runner, private_flowmap)
+    assert sorted(positions) == sorted((Key.ORIGINAL, Key.REPLY, Key.UNKNOWN))
     before = [bytes(bpf.lookup(private_flowmap, key))[8:] for key in flow.keys]
 
     def check(request: Request) -> None:
         code, keys = runner.call(request)
-        assert code == bpf_cmds_oracle.expected_errno(request, iteration_order)
-        assert keys == bpf_cmds_oracle.expected_keys(request, iteration_order)
+        assert code == bpf_cmds_oracle.expected_errno(request, positions)
+        assert keys == bpf_cmds_oracle.expected_keys(request, positions)
 
     hypothesis_support.run_examples(check, EXAMPLES, request=REQUESTS)
     # Without the first field, the expiry, which may change.
     assert [bytes(bpf.lookup(private_flowmap, key))[8:] for key in flow.keys] == before
-    assert [
-        runner.identify(bytes(key)) for key in bpf.iterate_keys(private_flowmap)
-    ] == iteration_order
+    assert _positions(runner, private_flowmap) == positions
     assert modules.refcount(modules.FLOWMAP_MODULE) == 1

@@ -66,6 +66,7 @@ REQUESTS = st.builds(
     hook=mostly_default(0, [1, 0xFFFFFFFF], 6),
     exclusive=mostly_default(False, [True], 3),
     omitted_attr=mostly_default(None, _OMITTABLE_ATTRS, 6),
+    counter_attr=mostly_default(None, newflowtable_oracle.COUNTER_ATTRS, 8),
     aborted=mostly_default(False, [True]),
 ).filter(_can_be_prepared)
 
@@ -108,6 +109,8 @@ def _commit_request(request: FlowtableRequest, ns: str) -> int:
         for attr in new_flowtable["attrs"]
         if attr[0] != _OMITTABLE_ATTRS.get(request.omitted_attr or "")
     ]
+    if request.counter_attr is not None:
+        new_flowtable["attrs"].append((request.counter_attr, 0))
     messages = [new_flowtable]
     if request.table == "new":
         messages.insert(0, flowtable.new_table(request.family, TABLE))

@@ -45,8 +45,8 @@ def test_map_create_with_token_and_invalid_attrs_is_einval(flowmap_loaded: str) 
     errnos = bpf_token.run_with_token(
         lambda token_fd: [
             _create(token_fd, key_size=1),
-            _create(token_fd, max_entries=0),
-            _create(token_fd, map_extra=1),
+            _create(token_fd, max_entries=1),
+            _create(token_fd, map_extra=2),
         ],
         own_netns=True,
     )

@@ -86,15 +86,17 @@ INVALID_ATTRS = {
     "key-size-long": {"key_size": uapi.KEY_SIZE + 1},
     "key-size-u32-max": {"key_size": 0xFFFFFFFF},
     "value-size-0": {"value_size": 0},
-    "value-size-short": {"value_size": uapi.VALUE_SIZE - 1},
+    "value-size-short": {"value_size": uapi.VALUE_SIZE_VER0 - 1},
     "value-size-long": {"value_size": uapi.VALUE_SIZE + 1},
     "value-size-u32-max": {"value_size": 0xFFFFFFFF},
     "max-entries-0": {"max_entries": 0},
+    "max-entries-of-one-direction": {"max_entries": 1},
     "without-rdonly-prog": {"map_flags": 0},
     "wronly-prog": {"map_flags": bpf_attr.F_RDONLY_PROG | bpf_attr.F_WRONLY_PROG},
     "no-prealloc": {"map_flags": bpf_attr.F_RDONLY_PROG | bpf_attr.F_NO_PREALLOC},
     "mmapable": {"map_flags": bpf_attr.F_RDONLY_PROG | bpf_attr.F_MMAPABLE},
-    "map-extra-1": {"map_extra": 1},
+    "map-extra-unknown-bit": {"map_extra": 2},
+    "map-extra-passive-and-unknown-bit": {"map_extra": uapi.PASSIVE | 1 << 63},
 }
 
 
@@ -111,7 +113,7 @@ def test_map_create_invalid_attrs_is_einval_without_module_ref(
 
 @pytest.mark.shared_vm
 @pytest.mark.clause("FM-1")
-@pytest.mark.parametrize("entries", [1, 2, 65536])
+@pytest.mark.parametrize("entries", [2, 3, 65536])
 def test_map_info_reports_requested_max_entries(entries: int, make_flowmap: MakeFlowmap) -> None:
     """Map info reports the requested max_entries and the UAPI's key and value sizes."""
     info = bpf.map_info(make_flowmap(max_entries=entries))

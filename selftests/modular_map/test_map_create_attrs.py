@@ -42,9 +42,12 @@ class _RawAttr(ctypes.Structure):
 
 BOUNDARY_FIELDS: dict[str, tuple[dict[str, int], int]] = {
     "rdonly-and-wronly": ({"map_flags": _PROG | sum(_FD_ACCESS_FLAGS)}, errno.EINVAL),
+    "max-entries-of-one-direction": ({"max_entries": 1}, errno.EINVAL),
+    "max-entries-of-one-flow": ({"max_entries": uapi.keys_for_flows(1)}, 0),
     "max-entries-u32-max": ({"max_entries": 0xFFFFFFFF}, 0),
     "ifindex-1": ({"map_ifindex": 1}, errno.EINVAL),
     "ifindex-u32-max": ({"map_ifindex": 0xFFFFFFFF}, errno.EINVAL),
+    "map-extra-passive": ({"map_extra": uapi.PASSIVE}, 0),
     "map-extra-u64-max": ({"map_extra": 0xFFFFFFFFFFFFFFFF}, errno.EINVAL),
     "numa-node-0": ({"map_flags": _PROG | _NUMA_NODE, "numa_node": 0}, errno.EINVAL),
     "numa-node-nonexistent": ({"map_flags": _PROG | _NUMA_NODE, "numa_node": 0xFFFF}, errno.EINVAL),

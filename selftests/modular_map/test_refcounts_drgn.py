@@ -86,6 +86,6 @@ def test_failed_map_create_leaves_module_refcount_zero(
     before = guest_memory.module_refcount(flowmap_loaded)
     for number in range(5):
         with pytest.raises(OSError, match="Invalid argument"):
-            bpf.flowmap_create(0 if number % 2 else 1, map_flags=0)
+            bpf.flowmap_create(0 if number % 2 else 2, map_flags=0)
     assert guest_memory.module_refcount(flowmap_loaded) == before == 0
     assert not _map_ids_owned_by(guest_memory, flowmap_loaded)

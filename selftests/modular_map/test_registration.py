@@ -252,7 +252,6 @@ def test_core_attr_refusal_leaves_no_module_ref(cleanup: ExitStack) -> None:
     for expected_errno, fields in (
         (errno.EINVAL, {"btf_key_type_id": 1}),  # without a BTF fd
         (errno.EINVAL, {"map_ifindex": 1}),
-        (errno.EINVAL, {"map_extra": 1}),
         (errno.EINVAL, {"btf_vmlinux_value_type_id": 1}),
         (errno.EINVAL, {"max_entries": 1025}),
     ):

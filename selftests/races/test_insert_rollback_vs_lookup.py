@@ -55,9 +55,9 @@ def test_lookup_of_half_inserted_flow_survives_its_removal(
     reader = child_process.GatedChild(
         lambda: bpf.lookup_or_none(private_flowmap, key) is not None, TEST_CPU
     )
-    # A lookup that found the entry gets the output device, then writes to the entry.
+    # A lookup that found the entry checks the route, then writes to the entry.
     with (
-        stop_at("dev_get_by_index_rcu", tgid=reader.pid) as lookup,
+        stop_at("ipv4_dst_check", tgid=reader.pid) as lookup,
         stop_at("rhashtable_insert_slow", offset=0, cpu=HELD_CPU) as insertion,
         fault_injection.fail_slab_cache(fault_injection.HASH_TABLE_GROWTH_CACHE),
     ):

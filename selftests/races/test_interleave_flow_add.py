@@ -5,7 +5,6 @@ No task may sleep there: the adder is held on its CPU, in a softirq, and grace p
 """
 
 import os
-from contextlib import ExitStack
 
 import pytest
 
@@ -13,12 +12,7 @@ from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core import child_process
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import modules
-from fixtures.guest.kernel.syncpoints import (
-    HELD_CPU,
-    TEST_CPU,
-    rhashtable_free_waits_for_readers,
-    stop_at,
-)
+from fixtures.guest.kernel.syncpoints import HELD_CPU, TEST_CPU, stop_at
 from fixtures.guest.net import conntrack, flowtable
 from fixtures.guest.pytest_plugin.plugin_api import MakeNetns
 from fixtures.guest.traffic.connections import Connection
@@ -85,19 +79,6 @@ def test_flow_deleted_between_add_and_mirror_leaves_no_entry(
     )
 
 
-def _close_and_wait_freed(fd: int, module: str, syncpoints: ExitStack) -> None:
-    """Close a map; wait until it is freed, or until only the held task delays its free."""
-    if not rhashtable_free_waits_for_readers():
-        os.close(fd)
-        modules.wait_until_unreferenced(module)
-        return
-    # Disarming a syncpoint waits for a grace period too.
-    grace_period = syncpoints.enter_context(stop_at("synchronize_rcu", comm="kworker"))
-    os.close(fd)
-    grace_period.wait_until_held()
-    grace_period.release()
-
-
 @pytest.mark.clause("SN-8", "MM-7", "RT-1")
 def test_map_freed_between_flow_add_and_mirror_next_map_has_flow(
     private_flowmap: int, flowmap_loaded: str, udp_connection: Connection
@@ -105,14 +86,14 @@ def test_map_freed_between_flow_add_and_mirror_next_map_has_flow(
     """The map is freed between a flow's addition and its mirroring; the next map has the flow."""
     flow = interleavings.offload_and_flush(udp_connection, private_flowmap)
     sender = interleavings.gated_sender(udp_connection, private_flowmap)
-    with ExitStack() as syncpoints:
-        mirroring = syncpoints.enter_context(stop_at("__nf_flow_snoop_add", cpu=HELD_CPU))
+    with stop_at("__nf_flow_snoop_add", cpu=HELD_CPU) as mirroring:
         sender.start()
         mirroring.wait_until_held()
-        _close_and_wait_freed(private_flowmap, flowmap_loaded, syncpoints)
+        # The free of the map does not wait for the held task; that of its view does.
+        os.close(private_flowmap)
+        modules.wait_until_unreferenced(flowmap_loaded)
         mirroring.release()
     sender.join()
-    modules.wait_until_unreferenced(flowmap_loaded)
     with bpf.open_flowmap(udp_connection.router.namespace) as fd:
         assert (interleavings.lookup_directions(fd, flow.keys), bpf.flowmap_entry_count(fd)) == (
             [0, 1],

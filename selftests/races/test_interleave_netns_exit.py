@@ -31,7 +31,8 @@ def test_map_during_netns_exit_is_empty_and_closable(
 ) -> None:
     """A map whose netns exits misses every flow and can be closed at each step of the exit.
 
-    The exit is held before the snoop table is unpublished, after that, and before the netns free.
+    The exit is held before it detaches the index, after the flow tables are freed, and before the
+    netns free.
     """
     with ExitStack() as own:
         router = client_router_server.build_router(RouterConfig(netns_prefix="exit"), own)
@@ -84,24 +85,25 @@ def test_map_close_after_netns_free_is_safe(
 
 
 @pytest.mark.clause("SN-8", "FM-2", "RT-1")
-def test_netns_exit_waits_for_map_free(flowmap_loaded: str, make_flowmap: MakeFlowmap) -> None:
-    """Netns exit waits for a map that is being freed."""
+def test_netns_exit_waits_for_work_of_its_index(
+    flowmap_loaded: str, make_flowmap: MakeFlowmap
+) -> None:
+    """Netns exit waits for a work item that removes a freed map, and that looks at the netns."""
     with ExitStack() as own:
         router = client_router_server.build_router(RouterConfig(netns_prefix="exit"), own)
         fd = make_flowmap(router.namespace)
         with (
-            stop_at("nf_flow_snoop_unpublish", comm="kworker") as map_free,
+            stop_at("nf_flow_index_work", comm="kworker") as removal,
             stop_at("nf_flow_snoop_fini_net", comm="kworker") as exit_start,
             stop_at("nf_conntrack_cleanup_net_list", comm="kworker") as exit_next_step,
         ):
             os.close(fd)
-            map_free.wait_until_held()
+            removal.wait_until_held()
             netns.remove(router.namespace)
             exit_start.wait_until_held()
             exit_start.release()
-            # The exit walks the list of snoop tables, from which the free removes one.
             interleavings.assert_never("the exit to go on", exit_next_step.hit)
-            map_free.release()
+            removal.release()
             exit_next_step.wait_until_held()
             exit_next_step.release()
     modules.wait_until_unreferenced(flowmap_loaded)

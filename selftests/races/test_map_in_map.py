@@ -14,7 +14,7 @@ from fixtures.guest.bpf.libbpf import BpfObject
 from fixtures.guest.core import child_process
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import modules
-from fixtures.guest.kernel.syncpoints import HELD_CPU, rhashtable_free_waits_for_readers, stop_at
+from fixtures.guest.kernel.syncpoints import HELD_CPU, stop_at
 from fixtures.guest.pytest_plugin.plugin_api import MakeFlowmap
 
 pytestmark = pytest.mark.usefixtures("pinned_to_test_cpu")
@@ -37,10 +37,6 @@ def test_inner_map_replaced_under_running_prog_is_not_freed(
     flowmap_loaded: str, make_flowmap: MakeFlowmap, cleanup: ExitStack
 ) -> None:
     """An inner map that is replaced while a program uses it is freed only after the program."""
-    if rhashtable_free_waits_for_readers():
-        pytest.skip(
-            "PREEMPT_RT: freeing a hash table waits for a grace period, and so for the held task"
-        )
     first, second = bpf.flowmap_create(), make_flowmap()
     outer = bpf.map_create(bpf_attr.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=first)
     cleanup.callback(os.close, outer)

@@ -213,7 +213,9 @@ def test_flow_add_del_vs_snoop_table_create_delete_keeps_mirroring(
         request = flowtable.encode_batch(messages)
         tables.netlink(netlink.NETLINK_NETFILTER, request, private_router.namespace)
     report = native_race.run([_flow_add_del(udp_connection), tables], ROUNDS)
-    report.require_outcomes({"flows": {"ok"}, "tables": {"ok"}})
+    # ENOSPC: a work item has not yet removed 64 deleted tables; ENOENT: so there is none to delete.
+    report.require_outcomes({"flows": {"ok"}, "tables": {"ok", "ENOSPC", "ENOENT"}})
+    assert report.outcomes("tables")["ok"] > 0, str(report)
     _assert_mirroring_works(udp_connection, private_flowmap)
 
 

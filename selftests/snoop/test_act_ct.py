@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Mirroring of act_ct's own flow tables: one table for each conntrack zone, without nf_tables."""
 
+from collections.abc import Sequence
+
 import pytest
 
+from fixtures.flowmap import uapi
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.net import conntrack, tc
@@ -86,7 +89,7 @@ def test_act_ct_and_nft_flows_are_both_mirrored(
 @without_nft_flowtable
 @pytest.mark.parametrize("first", [ZONE, OTHER_ZONE], ids="delete-zone-{}-first".format)
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
-def test_tuple_in_two_zones_is_found_until_last_flow_ends(
+def test_tuple_in_two_zones_is_two_keys_until_each_flow_ends(
     private_router: Router,
     private_flowmap: int,
     open_private_connection: OpenConnection,
@@ -94,27 +97,39 @@ def test_tuple_in_two_zones_is_found_until_last_flow_ends(
     version: int,
     first: int,
 ) -> None:
-    """A tuple that is offloaded in two zones is found until its last flow is deleted."""
+    """A tuple that is offloaded in two zones has a key in each; each is found until its end."""
     # One pair of sockets, two connections: conntrack zones separate equal tuples.
     tc.add_act_ct(["r0", "r1"], ZONE, private_router.namespace)
     tc.add_act_ct(["r0", "r1"], OTHER_ZONE, private_router.namespace, dscp=DSCP_CS1)
     conn = open_private_connection(IPPROTO_UDP, version)
-    keys = act_ct_offload.wait_offloaded(conn, ZONE)
+    keys = {ZONE: act_ct_offload.wait_offloaded(conn, ZONE)}
     conn.set_dscp(DSCP_CS1)
-    act_ct_offload.wait_offloaded(conn, OTHER_ZONE)
+    keys[OTHER_ZONE] = act_ct_offload.wait_offloaded(conn, OTHER_ZONE)
     assert act_ct_offload.is_offloaded(conn, ZONE)
-    # The first map mirrored the flows when they were added, the second in its initial walk.
+    # The first map got the flows when they were added, the second when it was published.
     maps = (private_flowmap, make_flowmap(private_router.namespace))
     for fd in maps:
-        assert [bpf.lookup(fd, key).dir for key in keys] == [0, 1]
+        assert {zone: _zones_and_directions(fd, keys[zone]) for zone in keys} == {
+            ZONE: [(ZONE, 0), (ZONE, 1)],
+            OTHER_ZONE: [(OTHER_ZONE, 0), (OTHER_ZONE, 1)],
+        }
+        walked = [bytes(key) for key in bpf.iterate_keys(fd)]
+        assert sorted(walked) == sorted(map(bytes, (*keys[ZONE], *keys[OTHER_ZONE])))
 
     last = ZONE + OTHER_ZONE - first
     conntrack.delete(conn.tuple, private_router.namespace, zone=first)
     for fd in maps:
-        assert [bpf.lookup(fd, key).dir for key in keys] == [0, 1]
-        assert {bytes(key) for key in bpf.iterate_keys(fd)} == {bytes(key) for key in keys}
+        assert _zones_and_directions(fd, keys[first]) == [None, None]
+        assert _zones_and_directions(fd, keys[last]) == [(last, 0), (last, 1)]
+        assert {bytes(key) for key in bpf.iterate_keys(fd)} == set(map(bytes, keys[last]))
 
     conntrack.delete(conn.tuple, private_router.namespace, zone=last)
     for fd in maps:
-        assert [bpf.lookup_or_none(fd, key) for key in keys] == [None, None]
+        assert [bpf.lookup_or_none(fd, key) for zone in keys for key in keys[zone]] == [None] * 4
         assert list(bpf.iterate_keys(fd)) == []
+
+
+def _zones_and_directions(fd: int, keys: Sequence[uapi.Key]) -> list[tuple[int, int] | None]:
+    """Return zone and direction that each key's lookup finds, or None for a miss."""
+    values = [bpf.lookup_or_none(fd, key) for key in keys]
+    return [None if value is None else (value.ct_zone, value.dir) for value in values]

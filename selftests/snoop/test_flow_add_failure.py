@@ -8,6 +8,7 @@ module makes flow_offload_add() fail, for each kind of flow.
 import pytest
 
 from fixtures.guest.bpf import map_syscalls as bpf
+from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import function_override
 from fixtures.guest.net import flowtable
 from fixtures.guest.pytest_plugin.plugin_api import OpenConnection, require_suite_module
@@ -47,3 +48,7 @@ def test_flow_refused_by_source_table_is_not_mirrored(
     # The routes of the refused flows are still valid for a flow that is accepted.
     flow = conn.wait_offloaded()
     assert [bpf.lookup(private_flowmap, key).dir for key in flow.keys] == [0, 1]
+    wait_for(
+        "the snoop table to have the flow",
+        lambda: flowtable.snoop_counters("spy", "all", private_router.namespace) == (1, 0),
+    )

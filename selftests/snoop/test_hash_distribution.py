@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Hash distribution of a snoop table for flows that differ in a single field.
+"""Hash distribution of a netns' index for flows that differ in a single field.
 
 The sender of the packets chooses that field.  If such flows hash alike, each lookup walks one
 long chain.

@@ -5,6 +5,7 @@ from itertools import count
 
 import pytest
 
+from fixtures.flowmap import uapi
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.net import conntrack, flowtable
@@ -64,7 +65,11 @@ def test_snoop_table_dump_counts_entries(
     """A snoop table's dump counts existing flows and those added later."""
     open_private_connection(IPPROTO_UDP, 4, server_port=7001).wait_offloaded()
     flowtable.create_snoop_table("spy", "all", private_router.namespace)
-    assert flowtable.get_flowtable("spy", "all", private_router.namespace).entries == 1
+    # A work item publishes the table after the commit.
+    wait_for(
+        "the snoop table to have the existing flow",
+        lambda: flowtable.snoop_counters("spy", "all", private_router.namespace) == (1, 0),
+    )
 
     open_private_connection(IPPROTO_UDP, 6, server_port=7002).wait_offloaded()
     seen = flowtable.get_flowtable("spy", "all", private_router.namespace)
@@ -77,9 +82,16 @@ def test_snoop_table_in_other_netns_stays_empty(
 ) -> None:
     """A snoop table in another netns does not get the router's flows."""
     other_ns = make_netns("fm-else")
-    for ns in (other_ns, private_router.client.namespace):
+    open_private_connection(IPPROTO_UDP, 4).wait_offloaded()
+    for ns in (other_ns, private_router.client.namespace, private_router.namespace):
         flowtable.create_snoop_table("spy", "all", ns)
+    # The table that was created last has been published, and so have the others.
+    wait_for(
+        "the router's snoop table to have its flow",
+        lambda: flowtable.snoop_counters("spy", "all", private_router.namespace) == (1, 0),
+    )
     open_private_connection(IPPROTO_TCP, 4).wait_offloaded()
+    assert flowtable.snoop_counters("spy", "all", private_router.namespace) == (2, 0)
     for ns in (other_ns, private_router.client.namespace):
         assert flowtable.get_flowtable("spy", "all", ns).entries == 0
 
@@ -125,7 +137,8 @@ def test_full_map_counts_missed_flows_and_reuses_capacity(
     router: Router, open_connection: OpenConnection, make_flowmap: MakeFlowmap
 ) -> None:
     """A full map counts further flows as missed, leaves others alone, and reuses freed capacity."""
-    small, large = make_flowmap(router.namespace, 2), make_flowmap(router.namespace)
+    small = make_flowmap(router.namespace, uapi.keys_for_flows(2))
+    large = make_flowmap(router.namespace)
     conns = [open_connection(IPPROTO_UDP, 4, server_port=7000 + number) for number in range(4)]
     flows = [conn.wait_offloaded() for conn in conns]
 

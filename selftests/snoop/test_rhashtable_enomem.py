@@ -55,10 +55,10 @@ def _require_fault_injection() -> None:
 @pytest.mark.parametrize(
     "private_router", [RouterConfig(tables="split")], ids=router_config_id, indirect=True
 )
-def test_snoop_table_that_cannot_grow_counts_missed_flows(
+def test_index_that_cannot_grow_counts_missed_flows_in_each_view(
     private_router: Router, open_private_connection: OpenConnection, private_flowmap: int
 ) -> None:
-    """A snoop table that cannot grow counts missed flows; the source tables have every flow."""
+    """The views of an index that cannot grow count missed flows; the source tables have all."""
     flowtable.create_snoop_table("spy", "all", private_router.namespace)
     conns = _exchange_without_growth(open_private_connection, (4, 6))
     held, missed = flowtable.snoop_counters("spy", "all", private_router.namespace)
@@ -66,7 +66,9 @@ def test_snoop_table_that_cannot_grow_counts_missed_flows(
     assert missed > 0
     assert held + missed == FLOW_COUNT
     assert all(conn.wait_offloaded() for conn in conns)
-    # The map has its own hash table, which is as full as the snoop table's.
+    # The views share the index.
+    counts = bpf.flowmap_entry_count(private_flowmap), bpf.flowmap_missed_count(private_flowmap)
+    assert counts == (held, missed)
     assert sum(_mirrored(private_flowmap, private_router, conn) for conn in conns) == held
 
     open_private_connection(IPPROTO_UDP, 4, server_port=6999).wait_offloaded()

@@ -159,7 +159,10 @@ def test_device_in_second_source_table_is_eexist(
     flow = open_private_connection(IPPROTO_TCP, 4).wait_offloaded()
     assert _lookup_directions(private_flowmap, flow) == [0, 1]
     for name in ("one", "other"):
-        assert flowtable.get_flowtable("fw", name, private_router.namespace).entries == 1
+        wait_for(
+            f"snoop table {name} to have the flow",
+            lambda: flowtable.snoop_counters("fw", name, private_router.namespace) == (1, 0),  # noqa: B023
+        )
 
 
 @pytest.mark.clause("SN-2", "SN-6")

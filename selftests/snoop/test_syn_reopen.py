@@ -3,6 +3,7 @@
 
 import pytest
 
+from fixtures.flowmap import uapi
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.bpf.map_readers import LookupProbe, MapReaders
 from fixtures.guest.pytest_plugin.plugin_api import LoadBpf, OpenConnection
@@ -10,7 +11,7 @@ from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic.connections import IPPROTO_TCP, build_frame, send_frames
 
 
-@pytest.mark.clause("SN-6", "SN-5", "FM-10")
+@pytest.mark.clause("SN-6", "SN-5", "FM-10", "FM-3")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("opener", ["client", "server"])
 def test_closing_flow_after_reopening_syn_is_miss(
@@ -28,10 +29,13 @@ def test_closing_flow_after_reopening_syn_is_miss(
         (private_flowmap,),
         LookupProbe(load_bpf("lookup_probe", private_flowmap, "by_xdp"), "by_xdp"),
     )
+    assert not any(bpf.lookup(private_flowmap, key).flags & uapi.F_CLOSING for key in flow.keys)
     conn.client_fin()
     assert conn.server.recv(1) == b""
     # The program's lookups refresh the flow, which does not clear its closing state.
     readers.assert_hit(flow)
+    closing = [bpf.lookup(private_flowmap, key).flags & uapi.F_CLOSING for key in flow.keys]
+    assert closing == [uapi.F_CLOSING] * 2
 
     if opener == "client":
         sender, receiver, side = private_router.client, private_router.lan, conn.tuple

@@ -6,6 +6,7 @@ import mmap
 
 import pytest
 
+from fixtures.flowmap import uapi
 from fixtures.guest.bpf.bpf_attr import F_RDONLY, F_RDONLY_PROG, F_WRONLY, Command
 from fixtures.guest.net.flowtable import COUNTER, HW_OFFLOAD, SNOOP
 from selftests.model import bpf_cmds_oracle, map_create_oracle, newflowtable_oracle
@@ -35,7 +36,12 @@ WITH_TOKEN_FD = F_RDONLY_PROG | F_TOKEN_FD
         ({"btf_value_type_id": 1, "btf_fd": BAD_FD, "map_flags": RDONLY_AND_WRONLY}, errno.EBADF),
         ({"btf_value_type_id": 1, "btf_fd": OTHER_FD}, errno.EINVAL),
         ({"map_flags": WITH_TOKEN_FD, "map_token_fd": BAD_FD, "key_size": 1}, errno.EBADF),
-        ({"map_flags": WITH_TOKEN_FD, "map_token_fd": BAD_FD, "map_extra": 1}, errno.EINVAL),
+        ({"map_flags": WITH_TOKEN_FD, "map_token_fd": BAD_FD, "map_extra": 2}, errno.EBADF),
+        ({"map_extra": uapi.PASSIVE}, 0),
+        ({"map_extra": uapi.PASSIVE | 2}, errno.EINVAL),
+        ({"value_size": uapi.VALUE_SIZE_VER0}, 0),
+        ({"value_size": uapi.VALUE_SIZE_VER0 - 1}, errno.EINVAL),
+        ({"max_entries": 1}, errno.EINVAL),
         ({"excl_prog_hash": UNMAPPED, "excl_prog_hash_size": 32}, errno.EFAULT),
         ({"excl_prog_hash": UNMAPPED}, errno.EINVAL),
         ({"excl_prog_hash": READABLE, "excl_prog_hash_size": 32}, 0),
@@ -48,7 +54,12 @@ WITH_TOKEN_FD = F_RDONLY_PROG | F_TOKEN_FD
         "bad-btf-fd-before-access-flags",
         "btf-fd-of-other-file",
         "bad-token-fd-before-key-size",
-        "map-extra-before-bad-token-fd",
+        "bad-token-fd-before-map-extra",
+        "map-extra-passive",
+        "map-extra-unknown-bit",
+        "value-size-ver0",
+        "value-size-below-ver0",
+        "max-entries-of-one-direction",
         "hash-unmapped",
         "hash-without-size",
         "hash-readable",
@@ -77,7 +88,8 @@ def test_map_create_eperm_precedes_map_type_checks_only() -> None:
         == unprivileged_errno(map_flags=0)
         == errno.EPERM
     )
-    assert unprivileged_errno(map_extra=1) == unprivileged_errno(map_ifindex=1) == errno.EINVAL
+    assert unprivileged_errno(map_extra=2) == errno.EPERM
+    assert unprivileged_errno(map_ifindex=1) == errno.EINVAL
 
 
 def test_map_create_fields_beyond_size_ignored() -> None:
@@ -109,7 +121,7 @@ def test_map_create_fields_beyond_size_ignored() -> None:
     )
 
 
-ORDER = (Key.ORIGINAL, Key.REPLY)
+POSITIONS = (Key.ORIGINAL, Key.UNKNOWN, Key.REPLY)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +142,10 @@ ORDER = (Key.ORIGINAL, Key.REPLY)
         (ElemRequest(Command.MAP_DELETE_ELEM, value=UserPointer.NULL), errno.EOPNOTSUPP),
         (ElemRequest(Command.MAP_GET_NEXT_KEY, key=Key.NULL), 0),
         (ElemRequest(Command.MAP_GET_NEXT_KEY, key=Key.REPLY), errno.ENOENT),
-        (ElemRequest(Command.MAP_GET_NEXT_KEY, key=Key.RESERVED), errno.EINVAL),
+        (ElemRequest(Command.MAP_GET_NEXT_KEY, key=Key.RESERVED), 0),
+        (ElemRequest(Command.MAP_GET_NEXT_KEY, key=Key.UNMAPPED), errno.EFAULT),
+        (ElemRequest(Command.MAP_LOOKUP_ELEM, key=Key.RESERVED), errno.EINVAL),
+        (ElemRequest(Command.MAP_LOOKUP_ELEM, key=Key.NO_L3PROTO), errno.ENOENT),
         (ElemRequest(Command.MAP_LOOKUP_AND_DELETE_ELEM, Fd.BAD_FD, flags=1), errno.EINVAL),
         (ElemRequest(Command.MAP_LOOKUP_AND_DELETE_ELEM), ENOTSUPP),
         (ElemRequest(Command.MAP_FREEZE, Fd.MAP_RDONLY, Key.NULL, UserPointer.NULL), ENOTSUPP),
@@ -159,6 +174,9 @@ ORDER = (Key.ORIGINAL, Key.REPLY)
         "next-key-first",
         "next-key-after-last",
         "next-key-reserved-byte",
+        "next-key-unmapped",
+        "lookup-reserved-byte",
+        "lookup-l3proto-0",
         "lookup-and-delete-flags-before-bad-fd",
         "lookup-and-delete",
         "freeze-before-rdonly-fd",
@@ -175,18 +193,32 @@ def test_map_cmd_several_errors_first_check_wins(
     request_: bpf_cmds_oracle.Request, code: int
 ) -> None:
     """The first failing check gives a map command's errno."""
-    assert bpf_cmds_oracle.expected_errno(request_, ORDER) == code
+    assert bpf_cmds_oracle.expected_errno(request_, POSITIONS) == code
 
 
 def test_lookup_batch_returns_keys_after_in_batch() -> None:
-    """BPF_MAP_LOOKUP_BATCH returns the keys after ``in_batch``, and none if it is unknown."""
-    assert bpf_cmds_oracle.expected_keys(BatchRequest(Command.MAP_LOOKUP_BATCH), ORDER) == list(
-        ORDER
-    )
-    second_key = BatchRequest(Command.MAP_LOOKUP_BATCH, in_batch=Key.ORIGINAL, count=1)
-    assert bpf_cmds_oracle.expected_keys(second_key, ORDER) == [Key.REPLY]
-    unknown = BatchRequest(Command.MAP_LOOKUP_BATCH, in_batch=Key.UNKNOWN)
-    assert bpf_cmds_oracle.expected_keys(unknown, ORDER) == []
+    """BPF_MAP_LOOKUP_BATCH returns the keys after the position of ``in_batch``.
+
+    A key that no flow can have starts from the beginning.
+    """
+
+    def returned_after(in_batch: Key) -> list[Key]:
+        request = BatchRequest(Command.MAP_LOOKUP_BATCH, in_batch=in_batch)
+        return bpf_cmds_oracle.expected_keys(request, POSITIONS)
+
+    for start in (Key.NULL, Key.RESERVED, Key.NO_L3PROTO):
+        assert returned_after(start) == [Key.ORIGINAL, Key.REPLY]
+    for position in (Key.ORIGINAL, Key.UNKNOWN):
+        assert returned_after(position) == [Key.REPLY]
+    assert returned_after(Key.REPLY) == []
+
+
+def test_get_next_key_returns_key_after_position() -> None:
+    """BPF_MAP_GET_NEXT_KEY of a key that is not in the map goes on at its position."""
+    request = ElemRequest(Command.MAP_GET_NEXT_KEY, key=Key.UNKNOWN)
+    assert bpf_cmds_oracle.expected_keys(request, POSITIONS) == [Key.REPLY]
+    last = (*POSITIONS[:1], Key.REPLY, Key.UNKNOWN)
+    assert bpf_cmds_oracle.expected_errno(request, last) == errno.ENOENT
 
 
 @pytest.mark.parametrize(
@@ -195,6 +227,10 @@ def test_lookup_batch_returns_keys_after_in_batch() -> None:
         (FlowtableRequest(flags=SNOOP), 0),
         (FlowtableRequest(flags=SNOOP | COUNTER), errno.EOPNOTSUPP),
         (FlowtableRequest(flags=8, table="missing"), errno.EINVAL),
+        (
+            FlowtableRequest(counter_attr=newflowtable_oracle.COUNTER_ATTRS[0], table="missing"),
+            errno.EINVAL,
+        ),
         (FlowtableRequest(flags=SNOOP | COUNTER, family=newflowtable_oracle.NETDEV), errno.ENOENT),
         (FlowtableRequest(flags=HW_OFFLOAD), 0),
         (FlowtableRequest(flags=HW_OFFLOAD, devices=("d0",)), errno.EOPNOTSUPP),
@@ -218,6 +254,7 @@ def test_lookup_batch_returns_keys_after_in_batch() -> None:
         "snoop",
         "snoop-with-counter",
         "unknown-flag-before-missing-table",
+        "counter-attribute-before-missing-table",
         "netdev-family-before-snoop-with-counter",
         "hw-offload-no-device",
         "hw-offload-device",

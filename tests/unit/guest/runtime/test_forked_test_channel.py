@@ -94,6 +94,7 @@ def _entry(**changed: Any) -> dict[str, Any]:
         "iifindex": 21,
         "l3proto": 2,
         "l4proto": 17,
+        "zone": 9,
         "encap": [[7, 0x8100], [0, 0]],
         "tun_src": 32 * "0",
         "tun_dst": 32 * "0",
@@ -111,7 +112,7 @@ def _known_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_known_addresses")
 def test_snoop_entry_has_flow_map_key() -> None:
-    table = {"kind": "snoop", "namespace": 1, "map": 3, "count": 1, "ordered": 1, "missed": 0}
+    table = {"kind": "snoop", "namespace": 1, "map": 3, "count": 1, "missed": 0}
     queries: list[dict[str, Any]] = []
 
     def answer(question: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +123,9 @@ def test_snoop_entry_has_flow_map_key() -> None:
     (entry,) = found.entries
     assert (found.bucket_count, entry.bucket_address) == (64, 0x1000)
     assert queries == [{"what": "tables", "text": 1, "code": 2}]
-    expected = uapi.make_key(17, "192.0.2.2", "198.51.100.2", 40000, 7000, 21, encap=[(7, 0x8100)])
+    expected = uapi.make_key(
+        17, "192.0.2.2", "198.51.100.2", 40000, 7000, 21, encap=[(7, 0x8100)], zone=9
+    )
     assert bytes(entry.key) == bytes(expected)
 
 

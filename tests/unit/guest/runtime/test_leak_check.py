@@ -33,7 +33,7 @@ def test_equal_states_are_no_leak() -> None:
 def test_fewer_objects_and_unused_modules_are_no_leak() -> None:
     after = replace(
         BEFORE,
-        modules={"nf_flow_table": 0, "nft_flow_offload": 0},
+        modules={"nft_flow_offload": 0},
         maps=frozenset(),
         conntrack=0,
         slabs={"nf_conntrack": 2, "unknown before": 5},
@@ -46,6 +46,11 @@ def test_fewer_objects_and_unused_modules_are_no_leak() -> None:
     [
         ({"modules": {"nf_flow_table": 2}}, "module nf_flow_table: 2 reference(s)"),
         ({"modules": {"new": 1}}, "module new: 1 reference(s)"),
+        (
+            {"modules": {"nf_flow_table": -1}},
+            "module nf_flow_table: 1 reference(s) fewer than before",
+        ),
+        ({"modules": {"new": -2}}, "module new: 2 reference(s) fewer than before"),
         (
             {"namespaces": frozenset({"old", "fm"}), "namespace_count": 3},
             "network namespace fm",
@@ -62,6 +67,57 @@ def test_fewer_objects_and_unused_modules_are_no_leak() -> None:
 def test_additional_object_is_listed(change: dict[str, object], line: str) -> None:
     after = replace(BEFORE, **change)  # type: ignore[arg-type]  # one field at a time
     assert leak_check.difference(BEFORE, after) == [line]
+
+
+def test_reference_put_twice_is_read_from_proc_modules(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "modules"
+    file.write_text(
+        "nf_flow_table 65536 3 nft_flow_offload,nf_flow_table_inet, Live 0x0\n"
+        "nf_flow_table_bpf_flowmap 16384 -1 - Live 0x0\n"
+        "nft_compat 16384 1 [permanent], Live 0x0\n"
+        "veth 16384 -1 - Unloading 0x0\n"
+    )
+    monkeypatch.setattr(leak_check, "_MODULES", file)
+    assert leak_check._module_references() == {
+        "nf_flow_table": 1,
+        "nf_flow_table_bpf_flowmap": -1,
+        "nft_compat": 1,
+    }
+
+
+def _slab_cache(folder: Path, name: str, objects: int, aliases: int = 0) -> None:
+    cache = folder / name
+    cache.mkdir()
+    (cache / "shrink").write_text("")
+    (cache / "objects").write_text(f"{objects} N0={objects}\n")
+    (cache / "aliases").write_text(f"{aliases}\n")
+
+
+def test_absent_slab_cache_has_no_objects_and_merged_one_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(leak_check, "_SLABS", tmp_path)
+    monkeypatch.setattr(leak_check, "SLAB_CACHES", ("here", "merged", "absent"))
+    _slab_cache(tmp_path, "here", 7)
+    _slab_cache(tmp_path, "merged", 3, aliases=1)
+    assert leak_check._slab_objects() == {"here": 7, "absent": 0}
+    assert leak_check.missing_slab_caches(leak_check.SLAB_CACHES) == ["absent"]
+
+
+def test_slab_cache_that_appears_with_objects_is_a_leak() -> None:
+    before = replace(BEFORE, slabs={"nf_flow_snoop": 0})
+    after = replace(BEFORE, slabs={"nf_flow_snoop": 2})
+    assert leak_check.difference(before, after) == ["slab nf_flow_snoop: 2 object(s)"]
+
+
+def test_kernel_that_lists_no_slab_caches_misses_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(leak_check, "_SLABS", tmp_path / "slab")
+    assert leak_check._slab_objects() == {}
+    assert leak_check.missing_slab_caches(["nf_flow_snoop"]) == []
 
 
 def test_struct_net_is_freed_by_next_netns_deletion(monkeypatch: pytest.MonkeyPatch) -> None:

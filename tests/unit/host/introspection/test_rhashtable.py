@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from drgn import Architecture, Object, Platform, Program, Type, TypeMember
 
-from fixtures.host.introspection.rhashtable import CorruptTable, walk_rhashtable, walk_rhltable
+from fixtures.host.introspection.rhashtable import CorruptTable, walk_rhashtable
 
 BASE = 0x10000
 LOCKED = 1
@@ -33,12 +33,6 @@ class Memory:
         word = self.prog.int_type("unsigned long", 8, False)
         self._struct("rhash_head", 8, next=(0, self._pointer("rhash_head")))
         self._struct(
-            "rhlist_head",
-            16,
-            rhead=(0, lambda: self._types["rhash_head"]),
-            next=(8, self._pointer("rhlist_head")),
-        )
-        self._struct(
             "bucket_table",
             16,
             size=(0, lambda: number),
@@ -47,7 +41,6 @@ class Memory:
             buckets=(16, lambda: self.prog.array_type(word)),
         )
         self._struct("rhashtable", 8, tbl=(0, self._pointer("bucket_table")))
-        self._struct("rhltable", 8, ht=(0, lambda: self._types["rhashtable"]))
         self.word(TABLE, OLD)
 
     def _find(self, _prog: object, _kinds: object, name: str, _file: object) -> Type | None:
@@ -78,10 +71,6 @@ class Memory:
     def walk(self) -> list[int]:
         table = Object(self.prog, "struct rhashtable", address=TABLE)
         return [node.value_() for node, _ in walk_rhashtable(table)]
-
-    def walk_list(self) -> list[int]:
-        table = Object(self.prog, "struct rhltable", address=TABLE)
-        return [node.value_() for node, _ in walk_rhltable(table)]
 
 
 @pytest.fixture
@@ -131,19 +120,3 @@ def test_nested_table_raises(memory: Memory) -> None:
     memory.buckets(OLD, [0], nest=9)
     with pytest.raises(CorruptTable, match="nested"):
         memory.walk()
-
-
-def test_rhltable_walk_yields_nodes_of_same_key(memory: Memory) -> None:
-    memory.buckets(OLD, [NODES[0], NODES[3]])
-    for node, next_node in ((0, NODES[1]), (1, NODES[2]), (2, 0), (3, 0)):
-        memory.word(NODES[node], END)
-        memory.word(NODES[node] + 8, next_node)
-    assert memory.walk_list() == NODES[:4]
-
-
-def test_looping_list_of_same_key_raises(memory: Memory) -> None:
-    memory.buckets(OLD, [NODES[0]])
-    memory.word(NODES[0], END)
-    memory.word(NODES[0] + 8, NODES[0])
-    with pytest.raises(CorruptTable, match="loops"):
-        memory.walk_list()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Creation of a flow map or snoop table whose snoop table initialisation fails.
+"""Creation of a flow map or snoop table whose view of the netns cannot be registered.
 
-rhashtable_init() in lib/rhashtable.c falls back to __GFP_NOFAIL, so fault injection cannot make it
-fail.  The suite's module fails a whole function instead: the one that initialises the hash table,
-or the one that initialises the snoop table.  kmemleak (profile leak) reports what is not freed.
+The first view of a netns allocates the index with its hash table.  rhashtable_init() in
+lib/rhashtable.c falls back to __GFP_NOFAIL, so fault injection cannot make it fail.  The suite's
+module fails a whole function instead: the one that initialises the hash table, or the one that
+registers the view.  kmemleak (profile leak) reports what is not freed.
 """
 
 import errno
@@ -18,7 +19,7 @@ from fixtures.guest.net import flowtable
 from fixtures.guest.pytest_plugin.plugin_api import MakeNetns, require_suite_module
 
 failing_function_cases = pytest.mark.parametrize(
-    "failing_function", ["nf_flow_snoop_init", "__rhltable_init_noprof"]
+    "failing_function", ["nf_flow_snoop_register", "__rhashtable_init_noprof"]
 )
 ATTEMPTS = 8
 """A stale pointer in memory can hide one leaked object from kmemleak, not all eight."""
@@ -26,10 +27,10 @@ ATTEMPTS = 8
 
 @pytest.mark.clause("MM-5", "RT-3")
 @failing_function_cases
-def test_map_create_with_snoop_init_failing_is_enomem(
+def test_map_create_with_view_registration_failing_is_enomem(
     flowmap_loaded: str, failing_function: str
 ) -> None:
-    """Flow map creation fails with ENOMEM when its snoop table cannot be initialised."""
+    """Flow map creation fails with ENOMEM when its view cannot be registered."""
     require_suite_module(function_override.MODULE)
     with function_override.fail_function(failing_function):
         for _ in range(ATTEMPTS):
@@ -44,12 +45,14 @@ def test_map_create_with_snoop_init_failing_is_enomem(
 @pytest.mark.clause("SN-8", "RT-3")
 @failing_function_cases
 @pytest.mark.usefixtures("flowtable_modules")
-def test_flowtable_create_with_snoop_init_failing_is_enomem(
+def test_flowtable_create_with_view_registration_failing_is_enomem(
     make_netns: MakeNetns, failing_function: str
 ) -> None:
-    """Snoop flowtable creation fails with ENOMEM when the table cannot be initialised."""
+    """Snoop flowtable creation fails with ENOMEM when its view cannot be registered."""
     require_suite_module(function_override.MODULE)
     ns = make_netns("fm-fail")
+    # Create the nft table first, which has a hash table of its own.
+    flowtable.commit_batch([flowtable.new_table(flowtable.INET, "spy")], ns)
     with function_override.fail_function(failing_function):
         for _ in range(ATTEMPTS):
             with expect_errno(errno.ENOMEM):
