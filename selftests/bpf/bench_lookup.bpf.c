@@ -15,7 +15,6 @@
 
 struct prepared_lookup {
 	struct flow_key key;
-	__u32 padding;
 	struct bpf_fib_lookup tuple; /* the same flow, for the kfunc */
 };
 

@@ -10,7 +10,7 @@ from fixtures.host.bench import cli, harness_benchmark, plots, suites
 from fixtures.host.bench.icount import with_icount
 from fixtures.host.bench.runner import GUEST_BENCH_DIR, failure_reason
 from fixtures.host.execution.run_test_in_vm import Execution
-from fixtures.host.model.bench_results import FailedMeasurement, Measurement
+from fixtures.host.model.bench_results import TIME, FailedMeasurement, Measurement
 from fixtures.host.util.errors import InfraError, UserError
 from fixtures.host.util.paths import ROOT
 from fixtures.host.vm import qemu_args
@@ -31,6 +31,11 @@ def test_unknown_suite_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
         cli.select_suites(["speed"])
     assert cli.main(["--only", "speed"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_suites_with_two_cpus_have_no_icount_vm() -> None:
+    (machines,) = {suite.machines for suite in suites.SUITES if suite.name == "cpus"}
+    assert machines == (TIME,)
 
 
 def test_every_suite_has_measurements() -> None:
