@@ -56,7 +56,7 @@ def test_indented_line_continues_field(tmp_path: Path) -> None:
         ("Clause: FM-4, SN-6\n", "", "no line Clause:"),
         ("Kind: v0 V0-7", "Kind: dream", "Kind: must begin with one of"),
         ("Profile: base", "Profile: dream", "Profile: must be one of"),
-        ("Patch: 3", "Patch: 4", "Patch: must be a number from 1 to 3"),
+        ("Patch: 3", "Patch: 6", "Patch: must be a number from 1 to 5"),
         ("@@ -1,1 +1,1 @@\n", "", "no line --- followed by a diff"),
     ],
 )
