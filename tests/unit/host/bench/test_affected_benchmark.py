@@ -87,5 +87,5 @@ def test_goals_are_20_and_60_seconds() -> None:
             ]
         )
     )
-    assert [(goal.ratio, goal.met) for goal in found] == [(0.75, True), (1.5, False)]
+    assert [(goal.value, goal.met) for goal in found] == [(0.75, True), (1.5, False)]
     assert "--affected, from an edit to the first failure / 20 s" in found[0].text
