@@ -123,11 +123,11 @@ def test_bench_section_has_goals_results_and_plots(run: Path, tmp_path: Path) ->
     assert cells[:8] == [
         "1,002 / 500",
         "2.004",
-        "≤ 1",
+        "≤ 0.7",
         "no",
-        "1,002 / 900",
-        "1.113",
-        "≤ 1.5",
+        "1,002 / 1,200",
+        "0.835",
+        "≤ 1",
         "yes",
     ]
     assert "1,002 (1,001–1,003)" in text
