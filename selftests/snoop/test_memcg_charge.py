@@ -90,8 +90,10 @@ def test_memlock_counts_entries_and_hash_buckets(
     assert _memlock(other) == _memlock(private_flowmap)
 
 
-def _pin_map_created_in(group: memcg.Cgroup, namespace: str, path: Path) -> None:
-    """Pin a flow map whose creator was in a memcg and has exited."""
+def _open_map_created_in(
+    group: memcg.Cgroup, namespace: str, path: Path, cleanup: ExitStack
+) -> int:
+    """Pin a flow map whose creator was in a memcg and has exited, and return a descriptor."""
 
     def make() -> None:
         group.enter()
@@ -99,6 +101,14 @@ def _pin_map_created_in(group: memcg.Cgroup, namespace: str, path: Path) -> None
             bpf.pin(fd, str(path))
 
     child_process.run_in_child(make)
+    fd = bpf.get_pinned(str(path))
+    cleanup.callback(os.close, fd)
+    return fd
+
+
+def _charge_slack() -> int:
+    """Return how many bytes may be uncharged: each CPU may batch charges of less than a page."""
+    return (os.cpu_count() or 1) * _PAGE
 
 
 @pytest.mark.clause("MM-10")
@@ -110,17 +120,14 @@ def test_entries_are_charged_to_map_creator_memcg(
     The task that sends the packets is in the memcg of the test, which is not charged.
     """
     group = memcg.create("fm-charged", cleanup)
-    _pin_map_created_in(group, private_router.namespace, bpffs / "flows")
-    fd = bpf.get_pinned(str(bpffs / "flows"))
-    cleanup.callback(os.close, fd)
+    fd = _open_map_created_in(group, private_router.namespace, bpffs / "flows", cleanup)
     empty = _memlock(fd)
     charged = group.memory_stat()["slab_unreclaimable"]
 
     for number in range(FLOW_COUNT):
         open_private_connection(IPPROTO_UDP, 4, server_port=7000 + number).wait_offloaded()
     grown = _memlock(fd) - empty
-    # Each CPU may batch charges of less than a page.
-    slack = (os.cpu_count() or 1) * _PAGE
+    slack = _charge_slack()
     assert grown > 2 * slack
 
     def entries_charged() -> bool:
@@ -139,15 +146,13 @@ def test_second_view_of_flow_is_not_charged(
 ) -> None:
     """A later view's creator is not charged for flows that the netns' first view has."""
     group = memcg.create("fm-second", cleanup)
-    _pin_map_created_in(group, private_router.namespace, bpffs / "flows")
-    fd = bpf.get_pinned(str(bpffs / "flows"))
-    cleanup.callback(os.close, fd)
+    fd = _open_map_created_in(group, private_router.namespace, bpffs / "flows", cleanup)
     empty = _memlock(fd)
     charged = group.memory_stat()["slab_unreclaimable"]
     for number in range(FLOW_COUNT):
         open_private_connection(IPPROTO_UDP, 4, server_port=7000 + number).wait_offloaded()
     assert bpf.flowmap_entry_count(fd) == bpf.flowmap_entry_count(private_flowmap) == FLOW_COUNT
-    slack = (os.cpu_count() or 1) * _PAGE
+    slack = _charge_slack()
     assert _memlock(fd) - empty > 2 * slack
     assert group.memory_stat()["slab_unreclaimable"] - charged <= slack
 
@@ -187,8 +192,7 @@ def test_map_does_not_pin_creator_memcg(
     """The creator's memcg is freed while the map exists; the map goes on getting flows."""
     group = memcg.create("fm-brief", cleanup)
     dying_before = memcg.dying_cgroups()
-    _pin_map_created_in(group, private_router.namespace, bpffs / "flows")
-    fd = bpf.get_pinned(str(bpffs / "flows"))
+    fd = _open_map_created_in(group, private_router.namespace, bpffs / "flows", cleanup)
     flow = open_private_connection(IPPROTO_UDP, 4).wait_offloaded()
     assert bpf.lookup(fd, flow.original).ct_id == flow.entry.ct_id
     group.wait_until_empty()
@@ -198,4 +202,3 @@ def test_map_does_not_pin_creator_memcg(
     for found in (flow, later):
         assert bpf.lookup(fd, found.original).ct_id == found.entry.ct_id
     (bpffs / "flows").unlink()
-    os.close(fd)
