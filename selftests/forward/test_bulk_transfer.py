@@ -27,7 +27,7 @@ NETEM = {
 }
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-10")
+@pytest.mark.clause("FM-3.20", "FM-4.7")
 @pytest.mark.deadline(120)
 @pytest.mark.parametrize("netem", NETEM)
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_tcp_transfer_over_netem_arrives_intact(
     _check_transfer(conn, forwarder, netem, 2 * _MIB * iterations_scale())
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-10")
+@pytest.mark.clause("FM-3.20", "FM-4.7")
 @pytest.mark.deadline(300)
 def test_long_tcp_transfer_over_netem_arrives_intact(
     router: Router, flowmap: int, open_connection: OpenConnection, cleanup: ExitStack
@@ -74,7 +74,7 @@ def _check_transfer(conn: Connection, forwarder: XdpForwarder, netem: str, size:
     assert counted[ForwardResult.MALFORMED] == counted[ForwardResult.BAD_TCP_FLAGS] == 0
 
 
-@pytest.mark.clause("FM-3", "FM-10")
+@pytest.mark.clause("FM-3.20", "FM-4.7")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 def test_tcp_transfer_by_native_xdp_arrives_intact(
     private_router: Router,
@@ -115,7 +115,7 @@ def _replace_xdp_program(_router: Router, forwarder: XdpForwarder) -> None:
     forwarder.reattach()
 
 
-@pytest.mark.clause("FM-9", "SN-5", "SN-6")
+@pytest.mark.clause("FM-3.20", "SN-6.4", "SN-6.7")
 @pytest.mark.deadline(60)
 @pytest.mark.parametrize(
     "change",
@@ -154,7 +154,7 @@ def test_tcp_transfer_during_reconfiguration_arrives_intact(
     wait_for("XDP to forward the connection again", forwarded_again)
 
 
-@pytest.mark.clause("FM-10", "SN-6")
+@pytest.mark.clause("SN-6.3")
 @pytest.mark.parametrize(
     ("protocol", "timeout"), [(IPPROTO_TCP, "tcp"), (IPPROTO_UDP, "udp")], ids=["tcp", "udp"]
 )
@@ -193,7 +193,7 @@ def test_connection_idle_past_flow_timeout_is_reoffloaded(
     assert (forwarder.result_counts() - before)[ForwardResult.FORWARDED] >= 2
 
 
-@pytest.mark.clause("FM-4", "FM-5", "SN-6", "RT-3")
+@pytest.mark.clause("FM-3.20", "FM-4.7", "RT-3.1")
 @pytest.mark.soak
 @pytest.mark.deadline(60)
 def test_connection_churn_loses_no_data(

@@ -57,7 +57,7 @@ def _check_received_headers(
     assert forwarder.result_counts()[ForwardResult.FORWARDED] - before >= 2
 
 
-@pytest.mark.clause("FM-3", "FM-4")
+@pytest.mark.clause("FM-3.11", "FM-3.12", "FM-3.13", "FM-3.20", "FM-4.7")
 @pytest.mark.parametrize("router", ROUTER_CONFIGS, ids=router_config_id, indirect=True)
 @versions
 @protocols
@@ -75,7 +75,7 @@ def test_packet_forwarded_by_generic_xdp_matches_value(
     _check_received_headers(router, flowmap, forwarder, conn)
 
 
-@pytest.mark.clause("FM-3", "FM-4")
+@pytest.mark.clause("FM-3.11", "FM-3.12", "FM-3.13", "FM-3.20", "FM-4.7")
 @pytest.mark.parametrize("router", _NATIVE_XDP_CONFIGS, ids=router_config_id, indirect=True)
 @versions
 @protocols
@@ -93,7 +93,7 @@ def test_packet_forwarded_by_native_xdp_matches_value(
     _check_received_headers(router, flowmap, forwarder, conn)
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.20")
 @pytest.mark.parametrize("router", _AT_MOST_ONE_VLAN, ids=router_config_id, indirect=True)
 @versions
 def test_packet_by_xdp_flowtable_and_stack_is_identical(

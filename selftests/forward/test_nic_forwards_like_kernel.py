@@ -22,7 +22,7 @@ ROUTER_CONFIGS = [
 _BEFORE_OFFLOAD = b"before there is a flow"
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-6")
+@pytest.mark.clause("FM-3.20", "FM-4.6", "FM-6.1")
 @pytest.mark.parametrize("router", ROUTER_CONFIGS, ids=router_config_id, indirect=True)
 @versions
 @protocols

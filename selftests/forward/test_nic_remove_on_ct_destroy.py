@@ -25,7 +25,7 @@ def _conntrack_flush(router: Router, _: Connection) -> None:
     conntrack.flush(router.namespace)
 
 
-@pytest.mark.clause("FM-3", "SN-6")
+@pytest.mark.clause("FM-3.18", "SN-6.4")
 @pytest.mark.parametrize(
     "end_connections",
     [_conntrack_delete, _conntrack_flush],

@@ -140,7 +140,7 @@ def _captured_frame(conn: Connection) -> bytes:
         return sent(conn.router.client.device, tx_capture.PAYLOAD)[-1]
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-12")
+@pytest.mark.clause("FM-3.20", "FM-4.7", "FM-12.2")
 @pytest.mark.parametrize("private_router", ROUTER_CONFIGS, ids=router_config_id, indirect=True)
 @versions
 @protocols

@@ -23,7 +23,7 @@ _DATA = bytes(1000)
 _SEQ_MODULO = 1 << 32
 
 
-@pytest.mark.clause("FM-3", "SN-6")
+@pytest.mark.clause("FM-3.20", "SN-6.2")
 @versions
 def test_server_data_after_client_fin_stays_in_window(
     open_private_connection: OpenConnection, xdp_forwarder: XdpForwarder, version: int
@@ -99,7 +99,7 @@ ENCODINGS = [
 ]
 
 
-@pytest.mark.clause("FM-3", "FM-10")
+@pytest.mark.clause("FM-3.20")
 @pytest.mark.parametrize(
     ("version", "encode"),
     ENCODINGS,

@@ -106,7 +106,7 @@ def _reaches_server(router: Router, segment: bytes) -> bool:
         return bool(arrived(_PAYLOAD, 0))
 
 
-@pytest.mark.clause("FM-3", "FM-4")
+@pytest.mark.clause("FM-3.20", "FM-4.7")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("change", [*OUT_OF_WINDOW, *BAD_FLAGS, *ACCEPTED], ids=_change_id)
 def test_segment_out_of_window_or_with_bad_flags_is_dropped(
@@ -134,7 +134,7 @@ def test_segment_out_of_window_or_with_bad_flags_is_dropped(
     conn.exchange()  # the connection still works
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.20")
 @pytest.mark.parametrize(
     "private_router", [RouterConfig(tables="none")], ids=["stack"], indirect=True
 )
@@ -155,7 +155,7 @@ def test_conntrack_without_offload_finds_same_segments_invalid(
     )
 
 
-@pytest.mark.clause("FM-3", "FM-10")
+@pytest.mark.clause("FM-3.20", "FM-4.7")
 def test_tcp_transfer_with_window_scaling_stays_in_window(
     open_private_connection: OpenConnection, xdp_forwarder: XdpForwarder
 ) -> None:

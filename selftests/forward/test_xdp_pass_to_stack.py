@@ -50,7 +50,7 @@ def counter_delta(xdp_forwarder: XdpForwarder) -> Callable[[], CounterDelta]:
     return start
 
 
-@pytest.mark.clause("FM-4", "FM-5")
+@pytest.mark.clause("SN-2.5")
 def test_packets_before_offload_pass_to_stack(
     open_private_connection: OpenConnection, counter_delta: Callable[[], CounterDelta]
 ) -> None:
@@ -61,7 +61,7 @@ def test_packets_before_offload_pass_to_stack(
     assert delta(ForwardResult.FORWARDED) == 0
 
 
-@pytest.mark.clause("FM-4")
+@pytest.mark.clause("FM-3.20")
 @versions
 def test_ip_fragments_pass_to_stack(
     open_private_connection: OpenConnection, counter_delta: Callable[[], CounterDelta], version: int
@@ -84,7 +84,7 @@ def test_ip_fragments_pass_to_stack(
     assert delta(ForwardResult.FORWARDED) == 0
 
 
-@pytest.mark.clause("FM-4")
+@pytest.mark.clause("FM-3.20")
 def test_packet_with_ipv4_options_passes_to_stack(
     open_private_connection: OpenConnection, counter_delta: Callable[[], CounterDelta]
 ) -> None:
@@ -98,7 +98,7 @@ def test_packet_with_ipv4_options_passes_to_stack(
     assert delta(ForwardResult.IP_OPTIONS) == 1
 
 
-@pytest.mark.clause("FM-3", "FM-4")
+@pytest.mark.clause("FM-3.20")
 @versions
 def test_packet_with_ttl_1_passes_to_stack(
     private_router: Router,
@@ -122,7 +122,7 @@ def test_packet_with_ttl_1_passes_to_stack(
     assert delta(ForwardResult.TTL_EXPIRES) == 1
 
 
-@pytest.mark.clause("FM-3", "FM-4")
+@pytest.mark.clause("FM-3.16", "FM-3.20")
 @versions
 def test_packet_above_mtu_passes_to_stack(
     private_router: Router,
@@ -161,7 +161,7 @@ def _connection_ended(sock: socket.socket) -> bool:
         return True
 
 
-@pytest.mark.clause("FM-4", "SN-6")
+@pytest.mark.clause("FM-3.20")
 @pytest.mark.parametrize(
     "end",
     [Connection.client_fin, Connection.client_rst, Connection.server_rst],
@@ -182,7 +182,7 @@ def test_tcp_fin_and_rst_pass_to_stack(
     assert delta(ForwardResult.OUT_OF_WINDOW) == 0
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.14")
 @versions
 def test_packet_without_neighbour_passes_to_stack(
     private_router: Router,
@@ -211,7 +211,7 @@ def test_packet_without_neighbour_passes_to_stack(
     assert (delta(ForwardResult.NO_NEIGHBOUR), delta(ForwardResult.FORWARDED)) == (1, 2)
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.21")
 @versions
 def test_packet_into_ip_tunnel_passes_to_stack(
     private_router: Router,
@@ -229,7 +229,7 @@ def test_packet_into_ip_tunnel_passes_to_stack(
     assert (delta(ForwardResult.OTHER_XMIT), delta(ForwardResult.FORWARDED)) == (1, 0)
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.12")
 @versions
 def test_packet_into_ipsec_passes_to_stack(
     private_router: Router,

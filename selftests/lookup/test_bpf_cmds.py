@@ -45,7 +45,7 @@ _ENOTSUPP = 524
 REFUSAL_ERRNOS = {errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, _ENOTSUPP}
 
 
-@pytest.mark.clause("FM-7", "V0-1")
+@pytest.mark.clause("FM-7.1", "FM-7.2", "FM-7.3", "FM-7.4", "FM-7.5", "V0-1")
 @pytest.mark.parametrize("modify", MODIFYING_CMDS.values(), ids=MODIFYING_CMDS)
 def test_modifying_cmd_fails_and_changes_nothing(
     flowmap: int, open_connection: OpenConnection, modify: MapCmd
@@ -69,7 +69,7 @@ def test_modifying_cmd_fails_and_changes_nothing(
     assert [bytes(bpf.lookup(flowmap, key))[8:] for key in flow.keys] == before
 
 
-@pytest.mark.clause("FM-7")
+@pytest.mark.clause("FM-7.4")
 @pytest.mark.parametrize("flags", [1, 2, 4, 8, 1 << 63], ids=hex)
 def test_lookup_with_flags_returns_einval(flowmap: int, flags: int) -> None:
     """BPF_MAP_LOOKUP_ELEM with any flag returns EINVAL."""
@@ -85,7 +85,7 @@ def _offload_flows(connection: OpenConnection, count: int) -> list[Flow]:
     ]
 
 
-@pytest.mark.clause("FM-6", "V0-2")
+@pytest.mark.clause("FM-6.1", "V0-2")
 def test_get_next_key_visits_each_key_once(flowmap: int, open_connection: OpenConnection) -> None:
     """BPF_MAP_GET_NEXT_KEY visits each key of five flows once and ends."""
     expected = sorted(
@@ -94,7 +94,7 @@ def test_get_next_key_visits_each_key_once(flowmap: int, open_connection: OpenCo
     assert sorted(bytes(key) for key in bpf.iterate_keys(flowmap, limit=100)) == expected
 
 
-@pytest.mark.clause("FM-6", "V0-2")
+@pytest.mark.clause("FM-6.2", "V0-2")
 def test_get_next_key_on_empty_map_returns_enoent(flowmap: int) -> None:
     """BPF_MAP_GET_NEXT_KEY on an empty map returns ENOENT, with and without a key."""
     with pytest.raises(FileNotFoundError):
@@ -103,7 +103,7 @@ def test_get_next_key_on_empty_map_returns_enoent(flowmap: int) -> None:
         bpf.next_key(flowmap, uapi.Key(l3proto=2))
 
 
-@pytest.mark.clause("FM-6")
+@pytest.mark.clause("FM-6.3")
 @pytest.mark.parametrize("size", [1, 3, 64], ids="batch-size-{}".format)
 def test_lookup_batch_visits_each_entry_once(
     flowmap: int, open_connection: OpenConnection, size: int
@@ -121,7 +121,7 @@ def test_lookup_batch_visits_each_entry_once(
     assert sorted(seen) == expected
 
 
-@pytest.mark.clause("MM-9", "FM-8")
+@pytest.mark.clause("MM-9.1")
 def test_prog_with_lookup_only_loads(make_flowmap: MakeFlowmap, load_bpf: LoadBpf) -> None:
     """A program that calls only bpf_map_lookup_elem() loads: control for the rejections."""
     load_bpf("verifier_reject", make_flowmap(), "allowed")
@@ -140,7 +140,7 @@ REJECTED_HELPERS = {
 }
 
 
-@pytest.mark.clause("MM-9", "FM-8")
+@pytest.mark.clause("MM-9.1", "FM-8.1")
 @pytest.mark.parametrize("prog", REJECTED_HELPERS)
 def test_prog_with_other_map_helper_is_rejected(make_flowmap: MakeFlowmap, prog: str) -> None:
     """The verifier rejects every other map helper, and its message names the reason."""
@@ -151,7 +151,7 @@ def test_prog_with_other_map_helper_is_rejected(make_flowmap: MakeFlowmap, prog:
     assert message.format(bpf.flowmap_type(), helper) in str(rejection.value)
 
 
-@pytest.mark.clause("MM-9", "FM-8", "V0-8")
+@pytest.mark.clause("MM-9.3", "FM-8.1", "V0-8")
 @pytest.mark.parametrize(
     ("prog", "message"),
     [
@@ -170,7 +170,7 @@ def test_prog_with_invalid_value_access_is_rejected(
     assert message in str(rejection.value)
 
 
-@pytest.mark.clause("MM-9", "FM-9")
+@pytest.mark.clause("MM-9.2", "MM-9.8")
 def test_sleepable_prog_with_lookup_is_rejected(
     make_flowmap: MakeFlowmap, cleanup: ExitStack
 ) -> None:

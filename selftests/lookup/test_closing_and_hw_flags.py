@@ -56,7 +56,7 @@ def _wait_closing(fd: int, flow: Flow) -> None:
     )
 
 
-@pytest.mark.clause("FM-3", "SN-6")
+@pytest.mark.clause("FM-3.10", "SN-6.2")
 @each_version
 @pytest.mark.parametrize(
     "action", CLOSING_ACTIONS, ids=lambda action: action.__name__.replace("_", "-")
@@ -90,7 +90,7 @@ def test_value_after_fin_or_rst_has_closing_flag(
     assert _state_flags(make_flowmap(router.namespace), flow) == [uapi.F_CLOSING, uapi.F_CLOSING]
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.9", "FM-3.10")
 @each_version
 @pytest.mark.parametrize("nat", ["masquerade", "dnat"])
 def test_closing_flag_leaves_nat_flags(
@@ -111,7 +111,7 @@ def test_closing_flag_leaves_nat_flags(
     assert [bpf.lookup(fd, key).flags for key in flow.keys] == [expected | uapi.F_CLOSING] * 2
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.10")
 @each_version
 def test_value_of_open_connection_has_no_closing_flag(
     flowmap: int, open_connection: OpenConnection, version: int
@@ -125,7 +125,7 @@ def test_value_of_open_connection_has_no_closing_flag(
         assert _state_flags(flowmap, flow) == [0, 0]
 
 
-@pytest.mark.clause("FM-3", "SN-6")
+@pytest.mark.clause("FM-3.10")
 @each_version
 def test_closing_flag_of_one_connection_leaves_others(
     flowmap: int, open_connection: OpenConnection, version: int
@@ -139,7 +139,7 @@ def test_closing_flag_of_one_connection_leaves_others(
     assert _state_flags(flowmap, flows[1]) == [0, 0]
 
 
-@pytest.mark.clause("FM-3", "SN-6")
+@pytest.mark.clause("FM-3.10")
 @each_version
 def test_next_connection_on_same_ports_has_no_closing_flag(
     flowmap: int, open_connection: OpenConnection, version: int
@@ -157,7 +157,7 @@ def test_next_connection_on_same_ports_has_no_closing_flag(
     assert _state_flags(flowmap, flow) == [0, 0]
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.10")
 @pytest.mark.parametrize(
     "private_router", [RouterConfig(tables="none")], ids=router_config_id, indirect=True
 )
@@ -190,7 +190,7 @@ def test_flow_that_hardware_refused_has_no_hw_flag(
     assert _state_flags(private_flowmap, flow) == [0, 0]
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.10")
 @each_version
 def test_flow_without_hardware_table_has_no_hw_flag(
     flowmap: int, open_connection: OpenConnection, version: int
@@ -200,7 +200,7 @@ def test_flow_without_hardware_table_has_no_hw_flag(
     assert _state_flags(flowmap, flow) == [0, 0]
 
 
-@pytest.mark.clause("FM-3", "SN-2")
+@pytest.mark.clause("FM-3.10", "SN-2.3")
 @pytest.mark.parametrize(
     "private_router", [RouterConfig(tables="none")], ids=router_config_id, indirect=True
 )

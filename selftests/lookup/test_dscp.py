@@ -45,7 +45,7 @@ def _value_without_expiry(fd: int, key: uapi.Key) -> bytes:
     return bytes(value)
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-5")
+@pytest.mark.clause("FM-3.4", "FM-4.7")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 def test_packets_with_different_dscp_hit_one_flow(
     router: Router, flowmap: int, open_connection: OpenConnection, load_bpf: LoadBpf, version: int

@@ -31,7 +31,20 @@ router_configs = pytest.mark.parametrize(
 HIT_ORIGINAL, HIT_REPLY, MISS, UNPARSED, ALIASED = range(COUNTERS := 5)
 
 
-@pytest.mark.clause("FM-4", "SN-2", "SN-4", "V0-6", "V0-7")
+@pytest.mark.clause(
+    "FM-3.3",
+    "FM-3.4",
+    "FM-3.6",
+    "FM-3.8",
+    "FM-4.1",
+    "FM-4.2",
+    "FM-4.3",
+    "FM-4.6",
+    "SN-2.1",
+    "SN-4.1",
+    "V0-6",
+    "V0-7",
+)
 @router_configs
 @versions
 @protocols
@@ -44,7 +57,7 @@ def test_syscall_lookup_of_both_directions_hits(
     assert bpf.lookup(flowmap, flow.reply).dir == 1
 
 
-@pytest.mark.clause("FM-4", "FM-3")
+@pytest.mark.clause("FM-3.7", "FM-4.1", "FM-4.4", "FM-5.1")
 @pytest.mark.parametrize(
     "router",
     [RouterConfig(vlans=(7,)), RouterConfig(vlans=(100, 7))],
@@ -73,7 +86,7 @@ def test_vlan_tags_are_part_of_key_and_value(
     assert bpf.lookup_or_none(flowmap, untagged) is None
 
 
-@pytest.mark.clause("FM-4", "FM-3")
+@pytest.mark.clause("FM-3.7", "FM-3.13", "FM-3.16", "FM-4.1", "FM-4.5", "FM-5.1")
 @versions
 @protocols
 def test_pppoe_session_is_part_of_key_and_value(
@@ -98,7 +111,7 @@ def test_pppoe_session_is_part_of_key_and_value(
         assert bpf.lookup_or_none(private_flowmap, other) is None
 
 
-@pytest.mark.clause("FM-4", "V0-3", "V0-7")
+@pytest.mark.clause("FM-4.1", "FM-4.2", "FM-4.4", "FM-4.7", "V0-3", "V0-7")
 @pytest.mark.parametrize(
     "router",
     [RouterConfig(), RouterConfig(vlans=(7,)), RouterConfig(vlans=(100, 7))],
@@ -143,7 +156,7 @@ def test_xdp_lookup_of_both_directions_hits(
         assert bytes(by_program) == bytes(read)
 
 
-@pytest.mark.clause("FM-5", "FM-4")
+@pytest.mark.clause("SN-2.5")
 def test_xdp_lookup_before_offload_misses(
     router: Router,
     flowmap: int,
@@ -160,7 +173,7 @@ def test_xdp_lookup_before_offload_misses(
     assert program.counter(HIT_ORIGINAL) == 0
 
 
-@pytest.mark.clause("FM-5", "FM-4")
+@pytest.mark.clause("FM-4.7")
 @pytest.mark.parametrize(
     "fragment_fields",
     [{"flags": "MF"}, {"frag": 1}, {"flags": "MF", "frag": 1}],
@@ -207,7 +220,9 @@ def _addresses(value: uapi.Value, family: int) -> tuple[str, int, str, int]:
     )
 
 
-@pytest.mark.clause("FM-3", "SN-4")
+@pytest.mark.clause(
+    "FM-3.3", "FM-3.9", "FM-3.11", "FM-3.12", "FM-3.16", "FM-3.19", "FM-4.3", "SN-4.2"
+)
 @router_configs
 @versions
 @protocols
@@ -239,7 +254,7 @@ def test_value_matches_translated_tuple_and_output_device(
         assert _reserved_bytes(value) == bytes(_RESERVED_COUNT)
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.13")
 @versions
 def test_value_holds_output_and_next_hop_mac(
     router: Router, flowmap: int, open_connection: OpenConnection, version: int
@@ -283,7 +298,7 @@ def test_lookups_write_nothing_to_kernel_log(
         os.read(log, 8192)
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.13", "FM-3.14")
 @versions
 def test_value_mac_addresses_follow_neighbour_table(
     private_router: Router,
@@ -313,7 +328,7 @@ def test_value_mac_addresses_follow_neighbour_table(
     assert current_macs() == (unknown := "00:00:00:00:00:00", unknown)
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.17")
 def test_value_expiry_is_within_flow_timeout(flowmap: int, open_connection: OpenConnection) -> None:
     """The value's expiry lies within the UDP flow timeout from now."""
     flow = open_connection(IPPROTO_UDP, 4).wait_offloaded()
@@ -323,7 +338,7 @@ def test_value_expiry_is_within_flow_timeout(flowmap: int, open_connection: Open
     assert 0 < remaining <= 31 * 10**9
 
 
-@pytest.mark.clause("FM-3", "FM-12")
+@pytest.mark.clause("FM-3.18")
 def test_value_ct_id_matches_conntrack_entry(flowmap: int, open_connection: OpenConnection) -> None:
     """The values of both directions hold the id of the flow's conntrack entry."""
     flows: list[Flow] = [

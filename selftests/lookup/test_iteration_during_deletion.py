@@ -61,7 +61,7 @@ def _offload_flows(connection: OpenConnection, count: int) -> list[Flow]:
     ]
 
 
-@pytest.mark.clause("FM-6", "SN-6")
+@pytest.mark.clause("FM-6.10")
 def test_get_next_key_skips_many_dead_flows(
     router: Router, flowmap: int, open_connection: OpenConnection
 ) -> None:
@@ -79,7 +79,7 @@ def test_get_next_key_skips_many_dead_flows(
     assert sorted(map(bytes, bpf.iterate_keys(flowmap))) == sorted(map(bytes, new_flow.keys))
 
 
-@pytest.mark.clause("FM-6")
+@pytest.mark.clause("FM-6.5", "FM-6.7", "FM-6.10")
 @pytest.mark.parametrize(
     "start_iteration", [_get_next_key, _lookup_batch], ids=["get-next-key", "lookup-batch"]
 )
@@ -111,7 +111,7 @@ def test_iteration_after_deletion_of_last_key_continues(
     assert sorted(key for key in visited if key not in removed) == sorted(others)
 
 
-@pytest.mark.clause("FM-6")
+@pytest.mark.clause("FM-6.6")
 def test_iteration_checks_few_entries_per_key(
     router: Router, flowmap: int, open_connection: OpenConnection
 ) -> None:
@@ -130,7 +130,7 @@ def test_iteration_checks_few_entries_per_key(
     assert 2 * left <= checks <= MAX_CHECKS_PER_KEY * 2 * left
 
 
-@pytest.mark.clause("FM-6", "FM-3")
+@pytest.mark.clause("FM-3.1")
 def test_get_next_key_returns_no_stale_memory(
     flowmap: int, open_connection: OpenConnection, cleanup: ExitStack
 ) -> None:

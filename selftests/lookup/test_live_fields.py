@@ -18,7 +18,7 @@ from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP
 versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.19")
 @versions
 def test_value_ct_mark_after_change_is_current(
     private_router: Router,
@@ -37,7 +37,7 @@ def test_value_ct_mark_after_change_is_current(
         assert [value and value.ct_mark for value in by_program] == [mark, mark]
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.13", "FM-3.14")
 @pytest.mark.parametrize(
     ("state", "valid"),
     [(rtnetlink.NUD_STALE, True), (rtnetlink.NUD_FAILED, False), (rtnetlink.NUD_INCOMPLETE, False)],
@@ -68,7 +68,7 @@ def test_value_mac_addresses_need_valid_neighbour(
     assert uapi.format_mac(back.h_dest) == private_router.client.mac
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.13")
 @pytest.mark.parametrize(
     "kind", [tun.ARPHRD_NONE, tun.ARPHRD_FDDI], ids=["arphrd-none", "arphrd-fddi"]
 )

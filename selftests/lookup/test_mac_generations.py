@@ -81,7 +81,7 @@ def reader(
     return lambda flow: lambda: [_macs(probe.lookup(key)) for key in flow.keys]
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.13", "FM-3.14", "FM-3.15")
 @each_version
 @each_protocol
 @pytest.mark.parametrize("direction", [0, 1], ids=["original", "reply"])
@@ -134,7 +134,7 @@ def test_value_mac_follows_each_change_of_neighbour(
             assert (seen[direction], seen[1 - direction]) == (expected, unchanged), step
 
 
-@pytest.mark.clause("FM-3", "SN-9")
+@pytest.mark.clause("FM-3.13")
 @each_version
 def test_value_mac_change_is_in_each_map(
     private_router: Router,
@@ -154,7 +154,7 @@ def test_value_mac_change_is_in_each_map(
         assert [_macs(bpf.lookup(fd, flow.original)) for fd in in_turn] == [(wan.mac, mac)] * 3
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.13")
 @each_version
 def test_value_mac_of_many_flows_follows_one_neighbour(
     private_router: Router,
@@ -176,7 +176,7 @@ def test_value_mac_of_many_flows_follows_one_neighbour(
         assert seen == [(wan.mac, mac)] * len(flows)
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.13")
 @each_version
 def test_value_mac_is_unchanged_by_other_neighbours(
     private_router: Router,
@@ -200,7 +200,7 @@ def test_value_mac_is_unchanged_by_other_neighbours(
         assert [bytes(bpf.lookup(private_flowmap, key)) for key in flow.keys] == expected
 
 
-@pytest.mark.clause("FM-3", "SN-2")
+@pytest.mark.clause("FM-3.13", "FM-3.14")
 @each_version
 def test_value_mac_is_unchanged_by_neighbour_of_other_netns(
     router: Router,
@@ -232,7 +232,7 @@ def test_value_mac_is_unchanged_by_neighbour_of_other_netns(
         assert _macs(bpf.lookup(flowmap, flow.original)) == first
 
 
-@pytest.mark.clause("FM-3", "SN-6")
+@pytest.mark.clause("FM-3.13", "FM-3.14")
 @each_version
 def test_value_never_has_old_mac_of_device(
     private_router: Router,
@@ -267,7 +267,7 @@ def test_value_never_has_old_mac_of_device(
     wait_for("the new address", lambda: read()[0] == (OTHER_MAC, server.mac))
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.13")
 @pytest.mark.parametrize(
     "private_router", [RouterConfig(bridge="plain")], ids=router_config_id, indirect=True
 )
@@ -286,7 +286,7 @@ def test_value_mac_of_direct_transmit_is_unchanged_by_neighbour(
     assert _macs(bpf.lookup(private_flowmap, flow.reply)) == before
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.17")
 @each_version
 def test_lookups_without_change_return_equal_values(
     private_router: Router,
@@ -315,7 +315,7 @@ def _word(mac: str) -> int:
     return int.from_bytes(bytes.fromhex(mac.replace(":", "")) + bytes(2), sys.byteorder)
 
 
-@pytest.mark.clause("FM-3", "FM-9")
+@pytest.mark.clause("FM-3.15")
 @pytest.mark.usefixtures("pinned_to_test_cpu")
 @pytest.mark.deadline(60)
 @each_version

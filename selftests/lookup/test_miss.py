@@ -78,7 +78,7 @@ KEY_CHANGES: dict[str, Change] = {
 }
 
 
-@pytest.mark.clause("FM-5", "V0-6")
+@pytest.mark.clause("FM-3.4", "FM-3.5", "FM-3.6", "FM-3.7", "FM-5.1", "V0-6")
 @pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
 def test_key_differing_in_one_field_misses(
     flowmap: int, open_connection: OpenConnection, protocol: int
@@ -96,7 +96,7 @@ def test_key_differing_in_one_field_misses(
     assert bpf.lookup_or_none(flowmap, flow.original) is not None
 
 
-@pytest.mark.clause("FM-5")
+@pytest.mark.clause("FM-5.1")
 @pytest.mark.parametrize("field", ["src", "dst", "tun_src", "tun_dst"])
 def test_thousand_keys_differing_in_address_miss(
     flowmap: int, open_connection: OpenConnection, field: str
@@ -118,7 +118,7 @@ def test_thousand_keys_differing_in_address_miss(
     assert bpf.lookup_or_none(flowmap, flow.original) is not None
 
 
-@pytest.mark.clause("FM-5")
+@pytest.mark.clause("FM-5.2")
 @pytest.mark.parametrize("index", [0, 1, 2], ids="reserved-byte-{}".format)
 def test_key_with_reserved_byte_set_returns_einval(
     flowmap: int, open_connection: OpenConnection, load_bpf: LoadBpf, index: int
@@ -133,7 +133,7 @@ def test_key_with_reserved_byte_set_returns_einval(
     assert probe.lookup(flow.original) is None  # programs get NULL, no errno
 
 
-@pytest.mark.clause("FM-5", "FM-4")
+@pytest.mark.clause("SN-2.5")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 def test_lookup_in_empty_map_misses(router: Router, flowmap: int, version: int) -> None:
     """An empty map misses every lookup and has no keys."""
@@ -143,7 +143,7 @@ def test_lookup_in_empty_map_misses(router: Router, flowmap: int, version: int) 
     assert list(bpf.iterate_keys(flowmap)) == []
 
 
-@pytest.mark.clause("FM-2", "SN-2", "V0-10")
+@pytest.mark.clause("FM-2.1", "SN-2.4", "V0-10")
 def test_lookup_in_map_of_other_netns_misses(
     router: Router,
     flowmap: int,

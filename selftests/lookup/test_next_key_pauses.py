@@ -35,7 +35,7 @@ def _next_key_is_found(fd: int) -> bool:
     return True
 
 
-@pytest.mark.clause("FM-6", "SN-12")
+@pytest.mark.clause("FM-6.10", "FM-6.11", "SN-12.5")
 @pytest.mark.deadline(120)
 @pytest.mark.usefixtures("pinned_to_test_cpu", "require_preempt_rcu")
 def test_get_next_key_over_ended_flows_lets_grace_period_end(

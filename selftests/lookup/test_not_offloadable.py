@@ -55,7 +55,7 @@ def _build_frame(
     return bytes(Ether(src=sender.mac, dst=first_hop.mac) / internet / payload)
 
 
-@pytest.mark.clause("FM-5", "SN-2")
+@pytest.mark.clause("SN-2.5")
 @pytest.mark.parametrize("packets", NOT_OFFLOADABLE.values(), ids=NOT_OFFLOADABLE)
 def test_connection_not_offloadable_is_not_in_map(
     private_router: Router, private_flowmap: int, packets: Packets
@@ -88,7 +88,7 @@ def test_connection_not_offloadable_is_not_in_map(
     assert list(bpf.iterate_keys(private_flowmap)) == []
 
 
-@pytest.mark.clause("FM-5", "SN-2")
+@pytest.mark.clause("SN-2.5")
 def test_connection_with_ct_helper_is_not_in_map(
     private_router: Router, private_flowmap: int, open_private_connection: OpenConnection
 ) -> None:

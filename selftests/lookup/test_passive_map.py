@@ -29,14 +29,14 @@ each_version = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 each_protocol = pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
 
 
-@pytest.mark.clause("FM-10", "FM-1")
+@pytest.mark.clause("FM-1.4")
 def test_map_extra_passive_is_reported(make_flowmap: MakeFlowmap) -> None:
     """A map reports the ``map_extra`` that it was created with: passive or not."""
     for extra in (0, uapi.PASSIVE):
         assert bpf.map_info(make_flowmap(map_extra=extra)).map_extra == extra
 
 
-@pytest.mark.clause("FM-1", "MM-5")
+@pytest.mark.clause("FM-1.4", "MM-5.1")
 @pytest.mark.parametrize("bit", [1, 2, 7, 31, 32, 63], ids="bit-{}".format)
 def test_map_extra_unknown_bit_is_einval(flowmap_loaded: str, bit: int) -> None:
     """Any other bit of ``map_extra`` is refused with EINVAL, alone or with the passive bit."""
@@ -45,7 +45,7 @@ def test_map_extra_unknown_bit_is_einval(flowmap_loaded: str, bit: int) -> None:
     assert modules.refcount(flowmap_loaded) == 0
 
 
-@pytest.mark.clause("FM-10")
+@pytest.mark.clause("FM-10.1", "FM-10.2", "FM-10.3")
 @each_protocol
 @each_version
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -84,7 +84,7 @@ def test_prog_lookup_in_passive_map_keeps_expiry(
         assert bpf.lookup(fd, flow.original).expires > before + _SECOND
 
 
-@pytest.mark.clause("FM-10", "SN-6")
+@pytest.mark.clause("FM-10.3", "SN-6.3")
 @pytest.mark.deadline(60)
 @each_protocol
 def test_flow_used_only_by_observer_expires(
@@ -109,7 +109,7 @@ def test_flow_used_only_by_observer_expires(
     assert list(bpf.iterate_keys(passive)) == []
 
 
-@pytest.mark.clause("FM-10", "FM-4", "SN-9")
+@pytest.mark.clause("FM-4.6", "SN-9.2")
 @each_version
 def test_passive_and_active_map_find_the_same(
     router: Router, make_flowmap: MakeFlowmap, open_connection: OpenConnection, version: int

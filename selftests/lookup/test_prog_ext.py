@@ -62,7 +62,7 @@ def _load_extension(
     return loaded
 
 
-@pytest.mark.clause("MM-9", "FM-4")
+@pytest.mark.clause("MM-9.4")
 @pytest.mark.parametrize("extension", LOOKUPS)
 @pytest.mark.parametrize("target", NONSLEEPABLE_TARGETS)
 def test_ext_prog_with_lookup_for_nonsleepable_target_is_attached(
@@ -78,7 +78,7 @@ def test_ext_prog_with_lookup_for_nonsleepable_target_is_attached(
         assert verdict == _XDP_TX
 
 
-@pytest.mark.clause("MM-9")
+@pytest.mark.clause("MM-9.4", "MM-9.8")
 @pytest.mark.parametrize("target", SLEEPABLE_TARGETS)
 def test_ext_prog_with_lookup_for_sleepable_target_is_rejected(
     maps: dict[str, int], cleanup: ExitStack, target: str
@@ -96,7 +96,7 @@ def test_ext_prog_with_lookup_for_sleepable_target_is_rejected(
         assert "sleep" in str(rejection.value), extension
 
 
-@pytest.mark.clause("MM-9")
+@pytest.mark.clause("MM-9.4", "MM-9.8")
 @pytest.mark.parametrize("extension", LOOKUPS)
 def test_ext_prog_with_lookup_attached_to_other_sleepable_target_is_rejected(
     maps: dict[str, int], cleanup: ExitStack, extension: str
@@ -121,7 +121,7 @@ def test_ext_prog_with_lookup_attached_to_other_sleepable_target_is_rejected(
         loaded.replace(extension, attachment)
 
 
-@pytest.mark.clause("MM-9", "MM-4")
+@pytest.mark.clause("MM-9.4")
 def test_rejected_ext_prog_leaves_target_unchanged(
     maps: dict[str, int], cleanup: ExitStack
 ) -> None:
@@ -133,7 +133,7 @@ def test_rejected_ext_prog_leaves_target_unchanged(
     assert verdict == _XDP_PASS
 
 
-@pytest.mark.clause("MM-9")
+@pytest.mark.clause("MM-9.5")
 def test_prog_with_sleepable_callback_without_lookup_is_loaded(
     make_flowmap: MakeFlowmap, cleanup: ExitStack
 ) -> None:
@@ -142,7 +142,7 @@ def test_prog_with_sleepable_callback_without_lookup_is_loaded(
     cleanup.callback(loaded.close)
 
 
-@pytest.mark.clause("MM-9")
+@pytest.mark.clause("MM-9.5")
 @pytest.mark.parametrize("program", ["in_callback", "in_global_function"])
 def test_lookup_in_sleepable_callback_is_rejected(make_flowmap: MakeFlowmap, program: str) -> None:
     """A lookup in a work item's callback, or in a global function that it calls, is rejected."""

@@ -17,7 +17,7 @@ from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP, build_f
 BOTH, NEITHER, ONLY_MAP, ONLY_KFUNC, FAILED = range(COUNTERS := 5)
 
 
-@pytest.mark.clause("FM-4", "FM-3")
+@pytest.mark.clause("FM-4.7", "FM-4.8", "FM-5.1")
 @pytest.mark.parametrize(
     "program",
     ["by_xdp", "by_tc", "by_cgroup", "by_socket"],
@@ -43,7 +43,7 @@ def test_lookup_by_each_prog_type_reads_value(
     assert probe.lookup(other, packet) is None
 
 
-@pytest.mark.clause("FM-12", "FM-5")
+@pytest.mark.clause("FM-12.2")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
 def test_map_and_kfunc_lookups_agree_on_every_packet(

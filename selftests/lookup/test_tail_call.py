@@ -38,7 +38,7 @@ def extension_array(make_flowmap: MakeFlowmap, load_bpf: LoadBpf, cleanup: ExitS
     return extension.map_fd("programs")
 
 
-@pytest.mark.clause("MM-9")
+@pytest.mark.clause("MM-9.6")
 def test_callee_with_lookup_of_sleepable_targets_ext_prog_is_einval(
     extension_array: int, make_flowmap: MakeFlowmap, load_bpf: LoadBpf
 ) -> None:
@@ -52,7 +52,7 @@ def test_callee_with_lookup_of_sleepable_targets_ext_prog_is_einval(
         _enter_array(extension_array, callees.program_fd("uprobe_with_lookup"))
 
 
-@pytest.mark.clause("MM-9")
+@pytest.mark.clause("MM-9.6")
 def test_kprobe_prog_with_lookup_in_unused_prog_array_is_einval(
     make_flowmap: MakeFlowmap, load_bpf: LoadBpf
 ) -> None:
@@ -64,7 +64,7 @@ def test_kprobe_prog_with_lookup_in_unused_prog_array_is_einval(
     _enter_array(array, callees.program_fd("uprobe_without_flowmap"))
 
 
-@pytest.mark.clause("MM-9", "FM-4")
+@pytest.mark.clause("MM-9.7")
 @pytest.mark.parametrize("callee", ["xdp_with_lookup", "tc_with_lookup"])
 def test_callee_with_lookup_of_a_type_that_never_sleeps_enters_prog_array(
     make_flowmap: MakeFlowmap, load_bpf: LoadBpf, callee: str

@@ -22,7 +22,7 @@ _WITHIN_GAP = 0.4
 _JIFFY_ROUNDING = _SECOND // 10
 
 
-@pytest.mark.clause("FM-10")
+@pytest.mark.clause("FM-3.17", "FM-10.1", "FM-10.2", "FM-10.4")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
 def test_prog_lookup_refreshes_timeout_syscall_does_not(
@@ -59,7 +59,7 @@ def test_prog_lookup_refreshes_timeout_syscall_does_not(
     assert bpf.lookup(flowmap, flow.original).expires > before + _SECOND
 
 
-@pytest.mark.clause("FM-10")
+@pytest.mark.clause("FM-10.4")
 def test_second_prog_lookup_within_a_second_keeps_expiry(
     flowmap: int, open_connection: OpenConnection, load_bpf: LoadBpf
 ) -> None:
@@ -89,7 +89,7 @@ def test_second_prog_lookup_within_a_second_keeps_expiry(
     assert abs(second - first) < _JIFFY_ROUNDING
 
 
-@pytest.mark.clause("FM-10", "SN-6")
+@pytest.mark.clause("FM-10.1", "FM-10.2", "SN-6.3")
 @pytest.mark.deadline(60)
 def test_flow_used_only_by_prog_outlives_timeout(
     router: Router, flowmap: int, open_connection: OpenConnection, load_bpf: LoadBpf

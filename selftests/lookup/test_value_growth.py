@@ -31,7 +31,7 @@ each_version = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-13", "FM-1")
+@pytest.mark.clause("FM-1.2", "FM-13.1")
 @each_size
 def test_map_create_with_value_size_in_range_succeeds(
     make_flowmap: MakeFlowmap, value_size: int
@@ -41,7 +41,7 @@ def test_map_create_with_value_size_in_range_succeeds(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-13", "FM-1", "MM-5")
+@pytest.mark.clause("FM-1.2", "FM-13.1", "MM-5.1")
 @pytest.mark.parametrize(
     "value_size", [0, 1, 8, SMALLEST - 8, SMALLEST - 1, LARGEST + 1, LARGEST + 8, 0xFFFFFFFF]
 )
@@ -62,7 +62,7 @@ def _assert_prefixes_are_equal(fds: dict[int, int], flow: Flow) -> None:
             assert bpf.lookup_raw(fd, raw, size) == whole[:size], size
 
 
-@pytest.mark.clause("FM-13", "FM-3", "FM-4")
+@pytest.mark.clause("FM-13.2")
 @each_version
 @pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
 def test_shorter_value_is_start_of_longer_value(
@@ -80,7 +80,7 @@ def test_shorter_value_is_start_of_longer_value(
     _assert_prefixes_are_equal(later, flow)
 
 
-@pytest.mark.clause("FM-13", "FM-3")
+@pytest.mark.clause("FM-3.21", "FM-13.2")
 @each_version
 def test_tunnel_of_flow_is_in_long_value_only(
     private_router: Router, make_flowmap: MakeFlowmap, cleanup: ExitStack, version: int
@@ -100,7 +100,7 @@ def test_tunnel_of_flow_is_in_long_value_only(
     assert any(value.tun_dst)
 
 
-@pytest.mark.clause("FM-13", "FM-6")
+@pytest.mark.clause("FM-6.3", "FM-13.2", "FM-13.3")
 @each_size
 def test_lookup_writes_no_more_than_value_size(
     router: Router, open_connection: OpenConnection, make_flowmap: MakeFlowmap, value_size: int
@@ -123,7 +123,7 @@ def test_lookup_writes_no_more_than_value_size(
     assert guard == bytes([_GUARD]) * _GUARD_OCTETS
 
 
-@pytest.mark.clause("FM-13", "FM-8")
+@pytest.mark.clause("FM-13.2", "FM-13.3")
 def test_prog_reads_no_further_than_value_size(
     make_flowmap: MakeFlowmap, load_bpf: LoadBpf
 ) -> None:

@@ -58,7 +58,7 @@ def _check_transmitted_frames(router: Router, flowmap: int, conn: Connection) ->
             assert value.oifindex == device.ifindex
 
 
-@pytest.mark.clause("FM-3", "SN-4")
+@pytest.mark.clause("FM-3.3", "FM-3.7", "FM-3.11", "FM-3.12", "FM-3.13", "SN-4.2")
 @pytest.mark.parametrize("router", ROUTER_CONFIGS, ids=router_config_id, indirect=True)
 @versions
 @protocols
@@ -69,7 +69,7 @@ def test_transmitted_headers_match_value(
     _check_transmitted_frames(router, flowmap, open_connection(protocol, version))
 
 
-@pytest.mark.clause("FM-3", "FM-4")
+@pytest.mark.clause("FM-3.7", "FM-3.13", "FM-4.5")
 @versions
 def test_transmitted_headers_over_pppoe_match_value(
     private_router: Router, private_flowmap: int, cleanup: ExitStack, version: int
@@ -81,7 +81,7 @@ def test_transmitted_headers_over_pppoe_match_value(
     )
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-6")
+@pytest.mark.clause("FM-3.21", "FM-5.1", "FM-6.1")
 @versions
 @protocols
 def test_transmitted_headers_over_ip_tunnel_match_value(
@@ -100,7 +100,7 @@ def test_transmitted_headers_over_ip_tunnel_match_value(
     assert sorted(map(bytes, bpf.iterate_keys(private_flowmap))) == sorted(map(bytes, flow.keys))
 
 
-@pytest.mark.clause("FM-3", "FM-4")
+@pytest.mark.clause("FM-3.12")
 @versions
 @protocols
 def test_packet_with_xfrm_value_leaves_as_esp(
@@ -135,7 +135,7 @@ def test_packet_with_xfrm_value_leaves_as_esp(
         assert {headers_from_value.ip_protocol(frame) for frame in esp_frames} == {ipsec.ESP}
 
 
-@pytest.mark.clause("FM-3", "FM-4")
+@pytest.mark.clause("FM-3.13")
 @versions
 def test_transmitted_headers_via_gateway_match_value(
     private_router: Router, private_flowmap: int, cleanup: ExitStack, version: int
@@ -161,7 +161,7 @@ def test_transmitted_headers_via_gateway_match_value(
     assert uapi.format_mac(value.h_dest) == server.mac
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.13")
 def test_value_of_ipv4_route_via_ipv6_gateway_has_no_mac(
     private_router: Router, private_flowmap: int, cleanup: ExitStack
 ) -> None:
@@ -192,7 +192,7 @@ def _ip_lengths(frames: Sequence[bytes]) -> set[int]:
     return {len(frame) - _ETHERNET_LEN for frame in frames}
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.16")
 @versions
 def test_value_mtu_is_largest_forwarded_packet(
     private_router: Router,

@@ -57,7 +57,7 @@ def _end_flow(fd: int, flow: Flow, namespace: str) -> None:
     wait_for("the flow to be removed", lambda: bpf.flowmap_entry_count(fd) < before)
 
 
-@pytest.mark.clause("FM-6")
+@pytest.mark.clause("FM-6.1", "FM-6.6")
 def test_walk_visits_each_key_once_and_in_same_order(
     flowmap: int, open_connection: OpenConnection
 ) -> None:
@@ -69,7 +69,7 @@ def test_walk_visits_each_key_once_and_in_same_order(
     assert _next_or_none(flowmap, _key(walk[-1])) is None
 
 
-@pytest.mark.clause("FM-6", "SN-9")
+@pytest.mark.clause("FM-6.6", "SN-9.2")
 def test_position_is_the_same_in_each_map(
     router: Router, flowmap: int, open_connection: OpenConnection, make_flowmap: MakeFlowmap
 ) -> None:
@@ -84,7 +84,7 @@ def test_position_is_the_same_in_each_map(
     assert following == [*walk[1:], None]
 
 
-@pytest.mark.clause("FM-6")
+@pytest.mark.clause("FM-6.6")
 def test_walk_after_flow_of_position_returned_reaches_rest(
     router: Router, flowmap: int, open_connection: OpenConnection
 ) -> None:
@@ -107,7 +107,7 @@ def test_walk_after_flow_of_position_returned_reaches_rest(
         assert _next_or_none(flowmap, _key(raw)) == (following[0] if following else None)
 
 
-@pytest.mark.clause("FM-6")
+@pytest.mark.clause("FM-6.5", "FM-6.8")
 @pytest.mark.parametrize("refill", [False, True], ids=["removed", "removed-and-others-added"])
 def test_walk_from_removed_key_goes_on_where_it_was(
     router: Router, flowmap: int, open_connection: OpenConnection, refill: bool
@@ -138,7 +138,7 @@ def test_walk_from_removed_key_goes_on_where_it_was(
             assert rest == walk[len(walk) - len(rest) :]
 
 
-@pytest.mark.clause("FM-6")
+@pytest.mark.clause("FM-6.6", "FM-6.7")
 def test_many_walks_at_once_are_complete(
     router: Router, flowmap: int, open_connection: OpenConnection
 ) -> None:
@@ -165,7 +165,7 @@ def test_many_walks_at_once_are_complete(
         assert staying <= set(seen), f"walk {number} was cut short"
 
 
-@pytest.mark.clause("FM-6")
+@pytest.mark.clause("FM-6.2", "FM-6.7")
 def test_walk_ends_while_flows_end_and_begin(
     router: Router, flowmap: int, open_connection: OpenConnection
 ) -> None:
@@ -198,7 +198,7 @@ def _with_reserved(key: uapi.Key, octet: int) -> uapi.Key:
     return changed
 
 
-@pytest.mark.clause("FM-6")
+@pytest.mark.clause("FM-6.9")
 def test_next_key_of_key_that_no_flow_can_have_is_first(
     flowmap: int, open_connection: OpenConnection
 ) -> None:
@@ -218,7 +218,7 @@ def test_next_key_of_key_that_no_flow_can_have_is_first(
             assert _next_or_none(flowmap, key) == first, key
 
 
-@pytest.mark.clause("FM-6")
+@pytest.mark.clause("FM-6.2")
 def test_next_key_in_empty_map_is_enoent(
     flowmap: int, open_connection: OpenConnection, router: Router
 ) -> None:
@@ -230,7 +230,7 @@ def test_next_key_in_empty_map_is_enoent(
             bpf.next_key(flowmap, key)
 
 
-@pytest.mark.clause("FM-6")
+@pytest.mark.clause("FM-6.3", "FM-6.6")
 @pytest.mark.parametrize("size", [1, 3, 7, 64], ids="batch-{}".format)
 def test_many_batch_walks_at_once_are_complete(
     flowmap: int, open_connection: OpenConnection, size: int
@@ -253,7 +253,7 @@ def test_many_batch_walks_at_once_are_complete(
         assert sorted(keys) == expected
 
 
-@pytest.mark.clause("FM-6", "FM-1", "FM-11")
+@pytest.mark.clause("FM-1.3", "FM-6.3", "FM-11.1")
 @pytest.mark.parametrize("flow_count", [1, 3], ids="{}-flows".format)
 def test_walk_of_full_map_has_max_entries_keys(
     router: Router,

@@ -57,7 +57,7 @@ def _ct_ids(namespace: str) -> dict[int, int]:
     return {entry.zone: entry.ct_id for entry in conntrack.offloaded_entries(namespace)}
 
 
-@pytest.mark.clause("SN-10", "FM-3", "FM-4", "FM-6")
+@pytest.mark.clause("SN-3.4", "SN-10.1", "FM-3.5", "FM-4.6", "FM-4.7", "FM-6.1", "FM-6.3")
 @without_nft_flowtable
 @each_version
 def test_tuple_in_two_zones_is_found_in_each(
@@ -91,7 +91,7 @@ def test_tuple_in_two_zones_is_found_in_each(
         }
 
 
-@pytest.mark.clause("SN-10", "SN-6", "FM-5")
+@pytest.mark.clause("SN-6.4", "SN-10.1")
 @without_nft_flowtable
 @each_version
 @pytest.mark.parametrize("first", ZONES, ids="delete-zone-{}-first".format)
@@ -115,7 +115,7 @@ def test_tuple_in_two_zones_ends_in_each_alone(
     assert list(bpf.iterate_keys(private_flowmap)) == []
 
 
-@pytest.mark.clause("FM-5", "SN-10")
+@pytest.mark.clause("FM-3.5", "FM-5.1")
 @without_nft_flowtable
 @each_protocol
 def test_lookup_with_other_zone_misses(
@@ -138,7 +138,7 @@ def test_lookup_with_other_zone_misses(
             assert probe.lookup(other) is None, zone
 
 
-@pytest.mark.clause("FM-3", "FM-5")
+@pytest.mark.clause("FM-3.5", "FM-3.19", "FM-5.1")
 @each_version
 @each_protocol
 def test_flow_of_default_zone_has_zone_0(
@@ -153,7 +153,7 @@ def test_flow_of_default_zone_has_zone_0(
         assert bpf.lookup_or_none(flowmap, _with_zone(key, ZONE)) is None
 
 
-@pytest.mark.clause("FM-3", "FM-4", "SN-4")
+@pytest.mark.clause("FM-3.5", "FM-3.19", "FM-5.1")
 @each_version
 @pytest.mark.parametrize("zone", [1, 0x0102, _LARGEST_ZONE], ids="zone-{:#x}".format)
 def test_nft_flow_in_zone_is_found_with_zone(
@@ -184,7 +184,7 @@ def test_nft_flow_in_zone_is_found_with_zone(
         assert bpf.lookup_or_none(private_flowmap, _with_zone(key, 0)) is None
 
 
-@pytest.mark.clause("FM-3", "FM-4", "SN-10")
+@pytest.mark.clause("FM-3.5", "FM-5.1")
 def test_zone_of_one_direction_is_only_in_that_key(
     private_router: Router,
     private_flowmap: int,

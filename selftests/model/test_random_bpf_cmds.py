@@ -154,7 +154,7 @@ def _positions(runner: SyscallRunner, fd: int) -> list[Key]:
     return keys
 
 
-@pytest.mark.clause("FM-6", "FM-7", "FM-5", "MM-5")
+@pytest.mark.clause("FM-5.2", "FM-6.3", "FM-6.8", "FM-6.9", "FM-7.1", "FM-7.2", "FM-7.4", "FM-7.5")
 @pytest.mark.soak
 @pytest.mark.deadline(120)
 def test_random_map_cmds_return_documented_errno(

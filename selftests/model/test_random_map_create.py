@@ -86,7 +86,9 @@ def _create(request: CreateRequest, file: int) -> int:
     return errno_of(lambda: bpf.bpf(bpf_attr.Command.MAP_CREATE, attr_buffer, request.attr_size))
 
 
-@pytest.mark.clause("FM-1", "MM-3", "MM-5")
+@pytest.mark.clause(
+    "FM-1.1", "FM-1.2", "FM-1.3", "FM-1.4", "FM-1.5", "FM-1.6", "FM-1.9", "FM-1.10", "MM-5.1"
+)
 @pytest.mark.soak
 @pytest.mark.deadline(120)
 def test_random_map_create_attrs_return_documented_errno(

@@ -137,7 +137,7 @@ def _current_state(ns: str) -> FlowtableState | None:
     return FlowtableState(current.flags, tuple(sorted(current.devices)), current.priority)
 
 
-@pytest.mark.clause("SN-1", "SN-5")
+@pytest.mark.clause("SN-1.1", "SN-1.3", "SN-1.4", "SN-1.7", "SN-1.8", "SN-5.5")
 @pytest.mark.soak
 @pytest.mark.deadline(120)
 @pytest.mark.usefixtures("flowtable_modules")

@@ -23,7 +23,7 @@ def _create(token_fd: int, **fields: Any) -> int:
     return errno_of(lambda: bpf.flowmap_create(**fields))
 
 
-@pytest.mark.clause("FM-1", "MM-3")
+@pytest.mark.clause("FM-1.11")
 def test_token_in_own_netns_permits_map_create(flowmap_loaded: str) -> None:
     """A token holder may create a flow map in a netns that its user namespace owns."""
     assert bpf_token.run_with_token(_create, own_netns=True) == 0
@@ -31,7 +31,7 @@ def test_token_in_own_netns_permits_map_create(flowmap_loaded: str) -> None:
     assert modules.loaded(flowmap_loaded)
 
 
-@pytest.mark.clause("FM-1", "FM-2")
+@pytest.mark.clause("FM-1.12")
 def test_token_in_foreign_netns_is_eperm(flowmap_loaded: str) -> None:
     """A token holder gets EPERM in a netns that its user namespace does not own."""
     # The token replaces CAP_NET_ADMIN in its user namespace, which does not own the initial netns.
@@ -39,7 +39,7 @@ def test_token_in_foreign_netns_is_eperm(flowmap_loaded: str) -> None:
     assert modules.refcount(flowmap_loaded) == 0
 
 
-@pytest.mark.clause("FM-1", "MM-5")
+@pytest.mark.clause("FM-1.1", "FM-1.3", "FM-1.4", "MM-5.1")
 def test_map_create_with_token_and_invalid_attrs_is_einval(flowmap_loaded: str) -> None:
     """Invalid attributes give EINVAL with a token as without."""
     errnos = bpf_token.run_with_token(
@@ -54,7 +54,7 @@ def test_map_create_with_token_and_invalid_attrs_is_einval(flowmap_loaded: str) 
     assert modules.refcount(flowmap_loaded) == 0
 
 
-@pytest.mark.clause("MM-3")
+@pytest.mark.clause("MM-3.2", "MM-3.3")
 @pytest.mark.usefixtures("flowmap_unloaded")
 def test_map_create_with_token_does_not_autoload_module() -> None:
     """A token holder gets EINVAL for an absent module and does not trigger autoload."""
@@ -73,7 +73,7 @@ def _receive_token_fd() -> int:
         return int(token_fd)
 
 
-@pytest.mark.clause("MM-3")
+@pytest.mark.clause("MM-3.2")
 @pytest.mark.usefixtures("flowmap_unloaded")
 @pytest.mark.parametrize(
     "capability",

@@ -68,7 +68,7 @@ def _create_errno(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.2")
 @pytest.mark.parametrize("name", series.UAPI_STRUCTS)
 @pytest.mark.usefixtures("flowmap_unloaded")
 def test_vmlinux_btf_has_uapi_struct_without_module(name: str) -> None:
@@ -80,7 +80,7 @@ def test_vmlinux_btf_has_uapi_struct_without_module(name: str) -> None:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-1", "FM-3", "FM-13")
+@pytest.mark.clause("FM-1.8", "FM-13.1")
 @pytest.mark.parametrize("value_size", [uapi.VALUE_SIZE_VER0, uapi.VALUE_SIZE_VER0 + 1, 128])
 @pytest.mark.usefixtures("flowmap_loaded")
 def test_map_create_with_struct_btf_succeeds(cleanup: ExitStack, value_size: int) -> None:
@@ -90,7 +90,7 @@ def test_map_create_with_struct_btf_succeeds(cleanup: ExitStack, value_size: int
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-1", "MM-5")
+@pytest.mark.clause("FM-1.8", "MM-5.3")
 @pytest.mark.parametrize("add_type", WRONG_TYPES.values(), ids=WRONG_TYPES)
 @pytest.mark.parametrize("place", ["key", "value", "both"])
 @pytest.mark.usefixtures("flowmap_loaded")
@@ -105,7 +105,7 @@ def test_map_create_with_other_btf_is_einval(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-1", "FM-13", "MM-5")
+@pytest.mark.clause("FM-1.8", "MM-5.3")
 @pytest.mark.usefixtures("flowmap_loaded")
 def test_map_create_with_btf_of_other_value_size_is_einval(cleanup: ExitStack) -> None:
     """The value type has to have the size that the map has, not the size of the kernel's."""
@@ -119,7 +119,7 @@ def test_map_create_with_btf_of_other_value_size_is_einval(cleanup: ExitStack) -
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-1")
+@pytest.mark.clause("FM-1.8")
 def test_map_without_btf_is_created(make_flowmap: MakeFlowmap) -> None:
     """A creator may pass no type information at all."""
     assert bpf.map_info(make_flowmap()).key_size == uapi.KEY_SIZE

@@ -37,7 +37,7 @@ def _assert_found(fd: int, flow: Flow) -> None:
         assert bpf.lookup(fd, key).dir == direction
 
 
-@pytest.mark.clause("MM-6", "SN-3", "RT-1")
+@pytest.mark.clause("MM-6.3", "SN-3.1", "SN-3.4")
 def test_flowmap_after_flowtable_module_reload_mirrors_flows(
     private_router: Router, open_private_connection: OpenConnection, cleanup: ExitStack
 ) -> None:

@@ -27,7 +27,7 @@ def _fault_injection() -> None:
     require_fault_injection()
 
 
-@pytest.mark.clause("MM-5", "V0-4")
+@pytest.mark.clause("MM-5.2", "V0-4")
 @pytest.mark.deadline(120)
 def test_map_create_with_nth_alloc_failing_leaks_no_ref(flowmap_loaded: str) -> None:
     """Map creation with its nth allocation failing gives ENOMEM and leaves no module reference."""
@@ -45,7 +45,7 @@ def test_map_create_with_nth_alloc_failing_leaks_no_ref(flowmap_loaded: str) -> 
     modules.unload(flowmap_loaded)
 
 
-@pytest.mark.clause("SN-7", "SN-8")
+@pytest.mark.clause("SN-8.3")
 @pytest.mark.deadline(120)
 @pytest.mark.usefixtures("flowtable_modules")
 def test_snoop_table_create_with_nth_alloc_failing_leaves_no_table(make_netns: MakeNetns) -> None:
@@ -69,7 +69,7 @@ def test_snoop_table_create_with_nth_alloc_failing_leaves_no_table(make_netns: M
     assert errno.ENOMEM in {attempt.errno for attempt in failures}
 
 
-@pytest.mark.clause("MM-2", "MM-6")
+@pytest.mark.clause("MM-6.1", "MM-6.2")
 @pytest.mark.deadline(300)
 def test_module_load_with_nth_alloc_failing_frees_slot(flowmap_unloaded: None) -> None:  # noqa: ARG001
     """Module load with its nth allocation failing leaves the type's slot free for a later load."""
@@ -94,7 +94,7 @@ def test_module_load_with_nth_alloc_failing_frees_slot(flowmap_unloaded: None) -
     os.close(bpf.flowmap_create())
 
 
-@pytest.mark.clause("MM-5", "MM-4")
+@pytest.mark.clause("MM-4.8")
 @pytest.mark.deadline(300)
 def test_prog_load_with_nth_alloc_failing_leaks_no_ref(
     flowmap_loaded: str, make_flowmap: MakeFlowmap

@@ -21,7 +21,7 @@ _UNPRIVILEGED_BPF_DISABLED = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-3")
+@pytest.mark.clause("MM-3.1")
 @pytest.mark.usefixtures("flowmap_unloaded")
 def test_map_create_autoloads_module(make_flowmap: MakeFlowmap) -> None:
     """Creating a flow map loads its module, and the map holds one module reference."""
@@ -31,7 +31,7 @@ def test_map_create_autoloads_module(make_flowmap: MakeFlowmap) -> None:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-3")
+@pytest.mark.clause("MM-3.3")
 @pytest.mark.usefixtures("flowmap_unloaded")
 def test_map_create_without_module_is_einval_like_unknown_type() -> None:
     """Without the module the type gives EINVAL, like a type number that does not exist."""
@@ -43,7 +43,7 @@ def test_map_create_without_module_is_einval_like_unknown_type() -> None:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-3", "FM-1")
+@pytest.mark.clause("MM-3.2", "FM-1.9")
 @pytest.mark.parametrize(
     "capabilities",
     [(), (child_process.CAP_BPF,), (child_process.CAP_NET_ADMIN,)],
@@ -68,7 +68,7 @@ def test_map_create_unprivileged_is_eperm_without_autoload(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-3", "FM-1")
+@pytest.mark.clause("MM-3.1", "FM-1.9")
 @pytest.mark.usefixtures("flowmap_unloaded")
 def test_map_create_with_cap_bpf_and_net_admin_succeeds() -> None:
     """CAP_BPF and CAP_NET_ADMIN suffice to create a flow map and to autoload its module."""
@@ -101,7 +101,7 @@ INVALID_ATTRS = {
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-1", "MM-5")
+@pytest.mark.clause("FM-1.1", "FM-1.2", "FM-1.3", "FM-1.4", "FM-1.5", "FM-1.6", "MM-5.1")
 @pytest.mark.parametrize("attributes", INVALID_ATTRS.values(), ids=INVALID_ATTRS)
 def test_map_create_invalid_attrs_is_einval_without_module_ref(
     attributes: dict[str, int], flowmap_loaded: str
@@ -112,7 +112,7 @@ def test_map_create_invalid_attrs_is_einval_without_module_ref(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-1")
+@pytest.mark.clause("FM-1.3", "MM-10.1")
 @pytest.mark.parametrize("entries", [2, 3, 65536])
 def test_map_info_reports_requested_max_entries(entries: int, make_flowmap: MakeFlowmap) -> None:
     """Map info reports the requested max_entries and the UAPI's key and value sizes."""
@@ -122,7 +122,7 @@ def test_map_info_reports_requested_max_entries(entries: int, make_flowmap: Make
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-10")
+@pytest.mark.clause("MM-10.1")
 def test_map_info_and_fdinfo_describe_flow_map(make_flowmap: MakeFlowmap) -> None:
     """BPF_OBJ_GET_INFO_BY_FD and fdinfo report type, flags, name, capacity and memory."""
     fd = make_flowmap(max_entries=64)
@@ -137,7 +137,7 @@ def test_map_info_and_fdinfo_describe_flow_map(make_flowmap: MakeFlowmap) -> Non
     assert int(fdinfo["memlock"]) > 0
 
 
-@pytest.mark.clause("MM-8")
+@pytest.mark.clause("MM-8.3")
 @pytest.mark.parametrize(
     "map_type", [bpf_attr.MAP_TYPE_HASH, bpf_attr.MAP_TYPE_ARRAY], ids=["hash", "array"]
 )
@@ -149,7 +149,7 @@ def test_builtin_map_takes_no_flowmap_module_ref(map_type: int, flowmap_loaded: 
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-8")
+@pytest.mark.clause("MM-8.1")
 @pytest.mark.usefixtures("flowmap_loaded")
 def test_builtin_map_fdinfo_is_unchanged() -> None:
     """A hash map's fdinfo has the common fields and none of the flow map's."""
@@ -160,7 +160,7 @@ def test_builtin_map_fdinfo_is_unchanged() -> None:
 
 
 @pytest.mark.usefixtures("pinned_to_test_cpu", "flowmap_loaded")
-@pytest.mark.clause("MM-8")
+@pytest.mark.clause("MM-8.2")
 @pytest.mark.parametrize(
     "map_type", [bpf_attr.MAP_TYPE_HASH, bpf_attr.MAP_TYPE_ARRAY], ids=["hash", "array"]
 )

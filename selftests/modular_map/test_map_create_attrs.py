@@ -81,7 +81,7 @@ def _create(fields: dict[str, Any]) -> int:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-1", "MM-5")
+@pytest.mark.clause("FM-1.3", "FM-1.4", "FM-1.6", "FM-1.10", "MM-5.1")
 @pytest.mark.parametrize(
     ("fields", "expected_errno"), BOUNDARY_FIELDS.values(), ids=BOUNDARY_FIELDS
 )
@@ -97,7 +97,7 @@ def test_map_create_field_at_boundary_has_fixed_errno(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-1", "MM-5")
+@pytest.mark.clause("FM-1.10")
 @pytest.mark.usefixtures("flowmap_loaded")
 def test_map_create_ifindex_refusal_is_logged() -> None:
     """An ifindex is refused with EINVAL, and the kernel's log says that offload is impossible."""
@@ -109,7 +109,7 @@ def test_map_create_ifindex_refusal_is_logged() -> None:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-1", "MM-5")
+@pytest.mark.clause("FM-1.6", "MM-5.1")
 def test_map_flags_except_rdonly_wronly_are_einval(flowmap_loaded: str) -> None:
     """Only the fd access flags may accompany BPF_F_RDONLY_PROG; any other flag gives EINVAL."""
     # Each flag is combined with BPF_F_RDONLY_PROG, which a flow map requires.
@@ -121,7 +121,7 @@ def test_map_flags_except_rdonly_wronly_are_einval(flowmap_loaded: str) -> None:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-5")
+@pytest.mark.clause("MM-5.1")
 @pytest.mark.parametrize(
     "name",
     ["a-b", "a b", "\x7f", "sixteen_letters_"],
@@ -147,7 +147,7 @@ def userns_root() -> None:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-1", "MM-3")
+@pytest.mark.clause("FM-1.9")
 @pytest.mark.parametrize(
     "drop_privileges",
     [no_capabilities, userns_root],
@@ -172,7 +172,7 @@ def test_eperm_precedes_attr_checks(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-1", "SN-2")
+@pytest.mark.clause("FM-2.1")
 def test_map_create_in_any_netns_succeeds(make_netns: MakeNetns, flowmap_loaded: str) -> None:
     """A flow map can be created in a netns other than the initial one."""
     with netns.entered(make_netns("fm-other")):
@@ -182,7 +182,7 @@ def test_map_create_in_any_netns_succeeds(make_netns: MakeNetns, flowmap_loaded:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-7", "MM-5")
+@pytest.mark.clause("FM-7.5")
 def test_bpf_cmds_on_map_fd_take_no_module_ref(
     make_flowmap: MakeFlowmap, flowmap_loaded: str
 ) -> None:

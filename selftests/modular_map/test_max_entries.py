@@ -19,7 +19,7 @@ _U32_MAX = 0xFFFFFFFF
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-1", "MM-5")
+@pytest.mark.clause("FM-1.3", "MM-5.1")
 @pytest.mark.parametrize("max_entries", [0, 1])
 def test_map_without_room_for_a_flow_is_einval(flowmap_loaded: str, max_entries: int) -> None:
     """A capacity below the two keys of one flow gives EINVAL and leaves no module reference."""
@@ -28,7 +28,7 @@ def test_map_without_room_for_a_flow_is_einval(flowmap_loaded: str, max_entries:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-1")
+@pytest.mark.clause("FM-1.3")
 @pytest.mark.parametrize("max_entries", [2, 3, 4, 1 << 20, _U32_MAX - 1, _U32_MAX])
 def test_map_with_room_for_a_flow_is_created(make_flowmap: MakeFlowmap, max_entries: int) -> None:
     """Any larger capacity, odd ones included, is accepted and reported as requested."""
@@ -47,7 +47,7 @@ def _open(open_connection: OpenConnection, count: int) -> list[Connection]:
     ]
 
 
-@pytest.mark.clause("FM-1", "FM-11", "SN-7")
+@pytest.mark.clause("FM-1.3", "FM-11.1", "FM-11.2", "SN-7.2", "SN-7.4")
 @pytest.mark.parametrize(
     ("max_entries", "capacity"), [(2, 1), (3, 1), (4, 2), (5, 2), (7, 3), (8, 4)]
 )
@@ -84,7 +84,7 @@ def test_map_holds_half_as_many_flows_as_max_entries(
     assert len(conntrack.offloaded_entries(router.namespace)) == count
 
 
-@pytest.mark.clause("FM-11", "SN-9", "SN-7")
+@pytest.mark.clause("FM-11.1", "FM-11.3", "SN-7.4", "SN-9.2")
 def test_capacity_of_one_map_is_reused_and_leaves_other_maps(
     router: Router, open_connection: OpenConnection, make_flowmap: MakeFlowmap
 ) -> None:

@@ -133,7 +133,7 @@ MAP_REFERENCES = (
 )
 
 
-@pytest.mark.clause("MM-4", "V0-5")
+@pytest.mark.clause("MM-4.1", "MM-4.7", "MM-4.8", "V0-5")
 def test_unload_refused_while_map_fd_is_open(flowmap_loaded: str, make_netns: MakeNetns) -> None:
     """Unload fails with EWOULDBLOCK while a map fd is open, and succeeds after it is closed."""
     with netns.entered(make_netns("fm-held")):
@@ -148,7 +148,7 @@ def test_unload_refused_while_map_fd_is_open(flowmap_loaded: str, make_netns: Ma
     assert not modules.loaded(flowmap_loaded)
 
 
-@pytest.mark.clause("MM-4")
+@pytest.mark.clause("MM-4.1", "MM-4.2", "MM-4.3", "MM-4.4", "MM-4.5", "MM-4.7", "MM-4.8")
 @pytest.mark.parametrize(
     "take_reference", MAP_REFERENCES, ids=lambda take_reference: take_reference.__name__
 )
@@ -172,7 +172,7 @@ def test_unload_refused_while_map_is_referenced(
     wait_for("the module to be unloadable", _try_unload)
 
 
-@pytest.mark.clause("MM-4")
+@pytest.mark.clause("MM-4.1", "MM-4.8")
 def test_each_map_holds_one_module_ref(
     flowmap_loaded: str, make_netns: MakeNetns, make_flowmap: MakeFlowmap
 ) -> None:
@@ -189,7 +189,7 @@ def test_each_map_holds_one_module_ref(
     assert _try_unload()
 
 
-@pytest.mark.clause("MM-6", "MM-1", "V0-5")
+@pytest.mark.clause("MM-1.1", "MM-6.1", "MM-6.2", "V0-5")
 def test_module_reload_permits_map_create_again(flowmap_loaded: str, make_netns: MakeNetns) -> None:
     """After each of ten unloads map creation is EINVAL, and a reload permits it again."""
     ns = make_netns("fm-again")
@@ -207,7 +207,7 @@ def _tainted_by_forced_unload() -> bool:
     return bool(int(_TAINTED.read_text()) & 1 << 1)
 
 
-@pytest.mark.clause("MM-4")
+@pytest.mark.clause("MM-4.9")
 def test_forced_unload_of_module_dependency_is_refused(
     flowmap_loaded: str, make_netns: MakeNetns, make_flowmap: MakeFlowmap
 ) -> None:
@@ -232,7 +232,7 @@ def test_forced_unload_of_module_dependency_is_refused(
     assert not _tainted_by_forced_unload()
 
 
-@pytest.mark.clause("MM-6")
+@pytest.mark.clause("MM-6.1")
 def test_builtin_map_after_module_unload_works(flowmap_loaded: str, cleanup: ExitStack) -> None:
     """A hash map works after the flow map module is unloaded."""
     fd = cleanup.enter_context(bpf.closing_fd(bpf.map_create(bpf_attr.MAP_TYPE_HASH, 4, 4, 8)))

@@ -23,7 +23,7 @@ def _load_program_using(fd: int) -> int:
     return prog_syscalls.prog_load(prog_syscalls.PROG_TYPE_XDP, load + _PASS_AND_EXIT)
 
 
-@pytest.mark.clause("MM-4")
+@pytest.mark.clause("MM-4.1", "MM-4.2", "MM-4.3", "MM-4.8")
 def test_map_and_module_refcounts_match_kernel_memory(
     flowmap_loaded: str,
     make_netns: MakeNetns,
@@ -77,7 +77,7 @@ def _map_ids_owned_by(kernel_memory: DrgnClient, module: str) -> list[int]:
     ]
 
 
-@pytest.mark.clause("MM-4", "MM-5")
+@pytest.mark.clause("MM-5.1")
 def test_failed_map_create_leaves_module_refcount_zero(
     flowmap_loaded: str, make_netns: MakeNetns, guest_memory: DrgnClient
 ) -> None:

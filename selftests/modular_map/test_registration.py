@@ -51,7 +51,7 @@ def _load_until_cleanup(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-1")
+@pytest.mark.clause("MM-1.1", "MM-4.1", "MM-4.7")
 def test_modular_map_type_works_like_builtin(cleanup: ExitStack) -> None:
     """Maps of a registered modular type work like built-in ones and pin the module."""
     _load_until_cleanup(cleanup)
@@ -65,7 +65,7 @@ def test_modular_map_type_works_like_builtin(cleanup: ExitStack) -> None:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-2", "V0-1")
+@pytest.mark.clause("MM-1.3", "MM-2.3", "MM-2.4", "V0-1")
 @pytest.mark.parametrize("callback", [*dummy_map_module.REQUIRED_CALLBACKS, "owner", "ops"])
 def test_register_without_required_callback_is_einval(callback: str) -> None:
     """Operations without an owner, or a callback that the core calls unchecked, give EINVAL."""
@@ -75,7 +75,7 @@ def test_register_without_required_callback_is_einval(callback: str) -> None:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-2")
+@pytest.mark.clause("MM-2.5")
 @pytest.mark.parametrize(
     "callback", ["map_for_each_callback", "map_set_for_each_callback_args", "map_mmap_fault"]
 )
@@ -86,7 +86,7 @@ def test_register_with_half_a_callback_pair_is_einval(callback: str) -> None:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-2")
+@pytest.mark.clause("MM-2.5")
 @pytest.mark.parametrize("pair", ["for_each", "mmap"])
 def test_register_with_both_paired_callbacks_succeeds(pair: str, cleanup: ExitStack) -> None:
     """Both callbacks of a pair together are accepted."""
@@ -95,7 +95,7 @@ def test_register_with_both_paired_callbacks_succeeds(pair: str, cleanup: ExitSt
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-2")
+@pytest.mark.clause("MM-2.4")
 @pytest.mark.parametrize("callback", ["map_alloc_check", "map_meta_equal"])
 def test_register_without_optional_callback_succeeds(callback: str, cleanup: ExitStack) -> None:
     """A callback that the core checks for before the call may be absent."""
@@ -104,7 +104,7 @@ def test_register_without_optional_callback_succeeds(callback: str, cleanup: Exi
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-2")
+@pytest.mark.clause("MM-2.1", "MM-2.2")
 @pytest.mark.parametrize("map_type", [*BUILTIN_TYPES, *OUT_OF_RANGE_TYPES], ids="type-{}".format)
 def test_register_non_modular_type_is_einval(map_type: int) -> None:
     """Registering a built-in or out-of-range type gives EINVAL; unregistering has no effect."""
@@ -115,7 +115,7 @@ def test_register_non_modular_type_is_einval(map_type: int) -> None:
         dummy_map_module.load(type=map_type, unregister_refused=True)
 
 
-@pytest.mark.clause("MM-2")
+@pytest.mark.clause("MM-2.6")
 def test_register_taken_slot_is_ebusy_and_owner_keeps_working(cleanup: ExitStack) -> None:
     """Registering a taken slot gives EBUSY, and the owner's maps go on working."""
     _load_until_cleanup(cleanup)
@@ -128,7 +128,7 @@ def test_register_taken_slot_is_ebusy_and_owner_keeps_working(cleanup: ExitStack
     os.close(dummy_map_module.create_map())
 
 
-@pytest.mark.clause("MM-2")
+@pytest.mark.clause("MM-2.6")
 def test_unregister_by_refused_module_keeps_owner_registered(cleanup: ExitStack) -> None:
     """A module that was refused the slot cannot unregister the slot's owner."""
     _load_until_cleanup(cleanup)
@@ -137,7 +137,7 @@ def test_unregister_by_refused_module_keeps_owner_registered(cleanup: ExitStack)
     os.close(dummy_map_module.create_map())
 
 
-@pytest.mark.clause("MM-2", "V0-9")
+@pytest.mark.clause("MM-2.6", "V0-9")
 def test_flowmap_module_load_into_taken_slot_is_ebusy(cleanup: ExitStack) -> None:
     """The flow map module fails to load with EBUSY as long as the slot is taken."""
     dummy_map_module.load()
@@ -151,7 +151,7 @@ def test_flowmap_module_load_into_taken_slot_is_ebusy(cleanup: ExitStack) -> Non
     os.close(bpf.flowmap_create())
 
 
-@pytest.mark.clause("MM-2")
+@pytest.mark.clause("MM-2.7")
 @pytest.mark.deadline(60)
 def test_concurrent_registrations_have_one_winner() -> None:
     """One of two modules that register the type concurrently succeeds, the other gets EBUSY."""
@@ -172,7 +172,7 @@ def test_concurrent_registrations_have_one_winner() -> None:
     assert overlapping >= rounds // 4, f"loads overlapped in only {overlapping} of {rounds} rounds"
 
 
-@pytest.mark.clause("MM-2", "MM-3")
+@pytest.mark.clause("MM-3.3", "MM-3.4")
 def test_module_init_failure_after_register_frees_slot(cleanup: ExitStack) -> None:
     """A failing init after the registration leaves the slot free."""
     with expect_errno(errno.ENODEV):
@@ -183,7 +183,7 @@ def test_module_init_failure_after_register_frees_slot(cleanup: ExitStack) -> No
     os.close(dummy_map_module.create_map())
 
 
-@pytest.mark.clause("MM-3", "MM-7")
+@pytest.mark.clause("MM-3.4")
 @pytest.mark.parametrize("init_fails", [False, True], ids=["init-succeeds", "init-fails"])
 def test_map_create_during_module_init_is_einval(init_fails: bool, cleanup: ExitStack) -> None:
     """Map creation gives EINVAL while the module's init runs, as if the module were absent."""
@@ -208,7 +208,7 @@ def test_map_create_during_module_init_is_einval(init_fails: bool, cleanup: Exit
         assert errno_of(dummy_map_module.create_map) == 0
 
 
-@pytest.mark.clause("MM-4")
+@pytest.mark.clause("MM-4.6", "MM-4.7", "MM-4.8")
 def test_map_pins_module_until_deferred_free(cleanup: ExitStack) -> None:
     """A map pins its module until the deferred free has finished."""
     _load_until_cleanup(cleanup, free_delay_ms=1000)
@@ -224,7 +224,7 @@ def test_map_pins_module_until_deferred_free(cleanup: ExitStack) -> None:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-5")
+@pytest.mark.clause("MM-5.2")
 @pytest.mark.parametrize(
     "alloc_errno",
     [errno.ENOMEM, errno.E2BIG, errno.EPERM, errno.EOPNOTSUPP],
@@ -245,7 +245,7 @@ def test_map_alloc_errno_is_returned_without_module_ref(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-5")
+@pytest.mark.clause("MM-5.1")
 def test_core_attr_refusal_leaves_no_module_ref(cleanup: ExitStack) -> None:
     """Attributes that the core refuses leave no module reference and no map."""
     _load_until_cleanup(cleanup)
@@ -261,7 +261,7 @@ def test_core_attr_refusal_leaves_no_module_ref(cleanup: ExitStack) -> None:
     assert dummy_map_module.allocated_maps() == 0
 
 
-@pytest.mark.clause("MM-6")
+@pytest.mark.clause("MM-6.4")
 @pytest.mark.deadline(120)
 def test_repeated_module_load_unload_leaks_no_memory() -> None:
     """Repeated module loads and unloads do not accumulate module memory."""

@@ -100,7 +100,7 @@ def _directions(fd: int, flow: Flow) -> list[int]:
     return [int(bpf.lookup(fd, key).dir) for key in flow.keys]
 
 
-@pytest.mark.clause("SN-13", "SN-9", "SN-6", "SN-8", "FM-1")
+@pytest.mark.clause("SN-6.4", "SN-9.2", "SN-13.2", "SN-13.3", "SN-13.4", "SN-13.7")
 @pytest.mark.usefixtures("_expedited_grace_periods")
 @pytest.mark.deadline(120)
 def test_view_beyond_limit_is_enospc(
@@ -154,7 +154,7 @@ def test_view_beyond_limit_is_enospc(
 
 
 @pytest.mark.soak
-@pytest.mark.clause("MM-4", "SN-8", "SN-13", "RT-3")
+@pytest.mark.clause("MM-4.8", "SN-13.7", "RT-3.1")
 @pytest.mark.usefixtures("_expedited_grace_periods")
 @pytest.mark.deadline(300)
 def test_all_views_created_and_freed_repeatedly_leak_nothing(

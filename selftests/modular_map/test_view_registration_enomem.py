@@ -25,7 +25,7 @@ ATTEMPTS = 8
 """A stale pointer in memory can hide one leaked object from kmemleak, not all eight."""
 
 
-@pytest.mark.clause("MM-5", "RT-3")
+@pytest.mark.clause("MM-5.2", "RT-3.1")
 @failing_function_cases
 def test_map_create_with_view_registration_failing_is_enomem(
     flowmap_loaded: str, failing_function: str
@@ -42,7 +42,7 @@ def test_map_create_with_view_registration_failing_is_enomem(
     modules.unload(flowmap_loaded)
 
 
-@pytest.mark.clause("SN-8", "RT-3")
+@pytest.mark.clause("SN-8.3", "RT-3.1")
 @failing_function_cases
 @pytest.mark.usefixtures("flowtable_modules")
 def test_flowtable_create_with_view_registration_failing_is_enomem(

@@ -83,7 +83,7 @@ def _assert_mirroring_works(context: RaceContext) -> None:
         wait_for("the map to be empty", lambda: not list(bpf.iterate_keys(fd)))
 
 
-@pytest.mark.clause("RT-1", "RT-2", "RT-3")
+@pytest.mark.clause("RT-1.1", "RT-2.1", "RT-3.1")
 @pytest.mark.soak
 @pytest.mark.deadline(120)
 @pytest.mark.parametrize("actor_names", [*covered_pairs(), *TRIPLES], ids="-".join)

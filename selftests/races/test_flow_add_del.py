@@ -64,7 +64,7 @@ def _assert_mirroring_works(router: Router, conn: Connection, fd: int) -> None:
     assert [bpf.lookup_or_none(fd, key) for key in flow.keys] == [None, None]
 
 
-@pytest.mark.clause("RT-1", "SN-6", "FM-9")
+@pytest.mark.clause("RT-1.1", "SN-6.4")
 @pytest.mark.deadline(DEADLINE)
 def test_flush_vs_lookup_value_matches_key(
     private_router: Router, private_flowmap: int, udp_connection: Connection
@@ -82,7 +82,7 @@ def test_flush_vs_lookup_value_matches_key(
     _assert_mirroring_works(private_router, udp_connection, private_flowmap)
 
 
-@pytest.mark.clause("RT-1", "FM-6")
+@pytest.mark.clause("RT-1.1", "FM-6.2")
 @pytest.mark.deadline(DEADLINE)
 def test_flush_vs_key_walk_terminates(
     private_router: Router, private_flowmap: int, udp_connection: Connection
@@ -102,7 +102,7 @@ def test_flush_vs_key_walk_terminates(
     _assert_mirroring_works(private_router, udp_connection, private_flowmap)
 
 
-@pytest.mark.clause("RT-1", "SN-3", "MM-7")
+@pytest.mark.clause("RT-1.1", "SN-9.3")
 @pytest.mark.deadline(DEADLINE)
 def test_map_create_free_vs_flow_add_keeps_mirroring(
     private_router: Router, private_flowmap: int, udp_connection: Connection
@@ -122,7 +122,7 @@ def test_map_create_free_vs_flow_add_keeps_mirroring(
     _assert_mirroring_works(private_router, udp_connection, private_flowmap)
 
 
-@pytest.mark.clause("RT-1", "SN-3")
+@pytest.mark.clause("RT-1.1", "SN-3.2", "SN-3.4")
 @pytest.mark.deadline(DEADLINE)
 def test_flow_added_during_map_create_is_mirrored_once(
     private_router: Router, udp_connection: Connection, cleanup: ExitStack
@@ -166,7 +166,7 @@ def _fd_channel(cleanup: ExitStack) -> tuple[Callable[[], int], Callable[[int], 
     return receive, lambda fd: bpf.send_fd_over_socket(sender, fd)
 
 
-@pytest.mark.clause("RT-1", "SN-8", "SN-9")
+@pytest.mark.clause("RT-1.1", "SN-9.3")
 @pytest.mark.deadline(DEADLINE)
 def test_snoop_table_create_delete_vs_flow_add_keeps_mirroring(
     private_router: Router, private_flowmap: int, udp_connection: Connection
@@ -185,7 +185,7 @@ def test_snoop_table_create_delete_vs_flow_add_keeps_mirroring(
     _assert_mirroring_works(private_router, udp_connection, private_flowmap)
 
 
-@pytest.mark.clause("RT-1", "SN-6", "SN-8")
+@pytest.mark.clause("RT-1.1", "SN-6.6")
 @pytest.mark.deadline(DEADLINE)
 def test_device_down_vs_lookup_ends_in_miss(make_flowmap: MakeFlowmap) -> None:
     """Lookups racing a device that goes down end in misses.
@@ -215,7 +215,7 @@ def test_device_down_vs_lookup_ends_in_miss(make_flowmap: MakeFlowmap) -> None:
             os.close(fd)
 
 
-@pytest.mark.clause("RT-1", "FM-9")
+@pytest.mark.clause("RT-1.1", "FM-4.7", "FM-9.1")
 @pytest.mark.deadline(DEADLINE)
 def test_flush_vs_prog_lookup_sees_hits_and_misses(
     private_router: Router,
@@ -250,7 +250,7 @@ def test_flush_vs_prog_lookup_sees_hits_and_misses(
     assert miss[0] >= ROUNDS
 
 
-@pytest.mark.clause("RT-1", "FM-2", "SN-8")
+@pytest.mark.clause("RT-1.1", "FM-2.3", "SN-6.8")
 @pytest.mark.deadline(DEADLINE)
 def test_netns_exit_vs_lookup_empties_map(make_flowmap: MakeFlowmap) -> None:
     """Lookups racing the exit of the map's netns end in misses and an empty map.

@@ -30,7 +30,7 @@ def _create_refused_flowtable(router: Router) -> None:
         flowtable.commit_batch([second], router.namespace)
 
 
-@pytest.mark.clause("SN-7", "SN-8", "RT-1")
+@pytest.mark.clause("RT-1.1")
 def test_flowtable_rollback_waits_for_packet_in_hook(
     private_router: Router, udp_connection: Connection
 ) -> None:

@@ -17,7 +17,7 @@ from fixtures.guest.kernel.syncpoints import stop_at
 pytestmark = pytest.mark.usefixtures("pinned_to_test_cpu")
 
 
-@pytest.mark.clause("MM-10", "MM-7", "MM-6", "RT-1")
+@pytest.mark.clause("MM-3.5", "MM-6.1", "MM-7.1", "MM-8.1", "RT-1.1")
 def test_map_queries_during_module_exit_have_fixed_errnos(
     flowmap_loaded: str, cleanup: ExitStack
 ) -> None:

@@ -34,7 +34,7 @@ def _fill(fd: int, conns: list[Connection]) -> None:
     raise AssertionError(f"the hash table accepted all {len(conns)} flows")
 
 
-@pytest.mark.clause("FM-9", "SN-7", "RT-1")
+@pytest.mark.clause("SN-7.1", "SN-7.4", "RT-1.1")
 @pytest.mark.deadline(120)
 @pytest.mark.parametrize(
     "private_router", [RouterConfig(tables="split")], ids=router_config_id, indirect=True

@@ -28,7 +28,7 @@ def _require_offloaded(conn: Connection) -> None:
     assert entry.offloaded
 
 
-@pytest.mark.clause("SN-6", "RT-1")
+@pytest.mark.clause("SN-6.1", "SN-6.4", "RT-1.1")
 def test_conntrack_delete_between_flow_add_and_mirror_is_miss(
     private_flowmap: int, udp_connection: Connection
 ) -> None:
@@ -47,7 +47,7 @@ def test_conntrack_delete_between_flow_add_and_mirror_is_miss(
     wait_for("the dying flow to be removed", lambda: bpf.flowmap_entry_count(private_flowmap) == 0)
 
 
-@pytest.mark.clause("SN-6", "SN-8", "RT-1")
+@pytest.mark.clause("SN-6.4", "SN-6.9", "RT-1.1")
 @pytest.mark.usefixtures("require_preempt_rcu")
 def test_flow_deleted_between_add_and_mirror_leaves_no_entry(
     private_flowmap: int, udp_connection: Connection, make_netns: MakeNetns
@@ -79,7 +79,7 @@ def test_flow_deleted_between_add_and_mirror_leaves_no_entry(
     )
 
 
-@pytest.mark.clause("SN-8", "MM-7", "RT-1")
+@pytest.mark.clause("SN-3.1", "SN-3.4", "RT-1.1")
 def test_map_freed_between_flow_add_and_mirror_next_map_has_flow(
     private_flowmap: int, flowmap_loaded: str, udp_connection: Connection
 ) -> None:
@@ -101,7 +101,7 @@ def test_map_freed_between_flow_add_and_mirror_next_map_has_flow(
         )
 
 
-@pytest.mark.clause("SN-8", "SN-9", "RT-1")
+@pytest.mark.clause("SN-9.3", "RT-1.1")
 def test_snoop_table_deleted_between_flow_add_and_mirror_map_has_flow(
     private_flowmap: int, udp_connection: Connection
 ) -> None:

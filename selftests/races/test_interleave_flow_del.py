@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("pinned_to_test_cpu")
 XDP_PASS = 2
 
 
-@pytest.mark.clause("FM-9", "SN-8", "RT-1")
+@pytest.mark.clause("FM-9.1", "SN-6.9", "RT-1.1")
 @pytest.mark.usefixtures("require_preempt_rcu")
 def test_flow_free_follows_removal_of_snoop_entries(
     private_router: Router, private_flowmap: int, udp_connection: Connection
@@ -38,7 +38,7 @@ def test_flow_free_follows_removal_of_snoop_entries(
         flow_free.release()
 
 
-@pytest.mark.clause("FM-6", "RT-1")
+@pytest.mark.clause("FM-6.2", "FM-6.7", "RT-1.1")
 @pytest.mark.usefixtures("require_preempt_rcu")
 def test_snoop_entry_removal_does_not_wait_for_key_walk_at_it(
     private_router: Router, private_flowmap: int, udp_connection: Connection, make_netns: MakeNetns
@@ -62,7 +62,7 @@ def test_snoop_entry_removal_does_not_wait_for_key_walk_at_it(
     assert visited in ([], *([bytes(key)] for key in flow.keys))
 
 
-@pytest.mark.clause("SN-6", "SN-10", "RT-1")
+@pytest.mark.clause("SN-6.1", "SN-10.3", "SN-10.4", "FM-6.10", "RT-1.1")
 @pytest.mark.usefixtures("require_preempt_rcu")
 def test_flow_readded_between_teardown_and_entry_removal_is_found_once(
     private_router: Router, private_flowmap: int, udp_connection: Connection
@@ -87,7 +87,7 @@ def test_flow_readded_between_teardown_and_entry_removal_is_found_once(
     assert len(list(bpf.iterate_keys(private_flowmap))) == 2
 
 
-@pytest.mark.clause("SN-6", "RT-1")
+@pytest.mark.clause("SN-6.1", "SN-6.3", "FM-6.10", "RT-1.1")
 @pytest.mark.usefixtures("require_preempt_rcu")
 def test_expired_flow_before_entry_removal_is_miss(
     private_router: Router, private_flowmap: int, udp_connection: Connection
@@ -111,7 +111,7 @@ def test_expired_flow_before_entry_removal_is_miss(
     wait_for("the entry to be removed", lambda: bpf.flowmap_entry_count(private_flowmap) == 0)
 
 
-@pytest.mark.clause("FM-9", "SN-6", "RT-1")
+@pytest.mark.clause("FM-9.1", "SN-6.4", "RT-1.1")
 @pytest.mark.usefixtures("require_preempt_rcu")
 def test_flow_deleted_between_prog_lookup_and_value_read_keeps_value(
     private_router: Router,

@@ -21,7 +21,7 @@ def _unloaded(module: str) -> bool:
     return not (modules.loaded(module) or modules.going(module))
 
 
-@pytest.mark.clause("MM-7", "MM-3", "RT-1")
+@pytest.mark.clause("MM-3.5", "MM-7.1", "RT-1.1")
 def test_unload_between_type_lookup_and_module_get_waits(
     flowmap_loaded: str,
 ) -> None:
@@ -42,7 +42,7 @@ def test_unload_between_type_lookup_and_module_get_waits(
     assert not modules.loaded(flowmap_loaded)
 
 
-@pytest.mark.clause("MM-4", "MM-7", "RT-1")
+@pytest.mark.clause("MM-4.6", "MM-4.7", "MM-7.5", "RT-1.1")
 @pytest.mark.parametrize("stop_function", ["bpf_map_free_deferred", "flowmap_free", "module_put"])
 def test_unload_between_last_map_put_and_free_is_refused(
     flowmap_loaded: str, stop_function: str

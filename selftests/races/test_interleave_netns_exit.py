@@ -21,7 +21,7 @@ from selftests.races import interleavings
 pytestmark = pytest.mark.usefixtures("pinned_to_test_cpu")
 
 
-@pytest.mark.clause("SN-8", "FM-2", "RT-1")
+@pytest.mark.clause("FM-2.3", "SN-6.8", "SN-8.1", "RT-1.1")
 @pytest.mark.parametrize("close_fd", [True, False], ids=["fd-closed", "fd-open"])
 @pytest.mark.parametrize(
     "stop_function", ["nf_flow_snoop_fini_net", "nf_conntrack_cleanup_net_list", "dec_ucount"]
@@ -70,7 +70,7 @@ def _remove_netns(namespace: str) -> None:
         netns_exit.release()
 
 
-@pytest.mark.clause("SN-8", "FM-2", "RT-1")
+@pytest.mark.clause("FM-2.2", "FM-2.3", "RT-1.1")
 def test_map_close_after_netns_free_is_safe(
     flowmap_loaded: str, make_flowmap: MakeFlowmap, make_netns: MakeNetns
 ) -> None:
@@ -84,7 +84,7 @@ def test_map_close_after_netns_free_is_safe(
     modules.wait_until_unreferenced(flowmap_loaded)
 
 
-@pytest.mark.clause("SN-8", "FM-2", "RT-1")
+@pytest.mark.clause("SN-8.1", "SN-12.6", "RT-1.1")
 def test_netns_exit_waits_for_work_of_its_index(
     flowmap_loaded: str, make_flowmap: MakeFlowmap
 ) -> None:

@@ -32,7 +32,7 @@ def _to_int(raw: bytes) -> int:
     return int.from_bytes(raw, sys.byteorder)
 
 
-@pytest.mark.clause("FM-9", "MM-4", "MM-7", "RT-1")
+@pytest.mark.clause("MM-4.5", "RT-1.1")
 def test_inner_map_replaced_under_running_prog_is_not_freed(
     flowmap_loaded: str, make_flowmap: MakeFlowmap, cleanup: ExitStack
 ) -> None:

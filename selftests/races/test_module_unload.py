@@ -46,7 +46,7 @@ def _try_unload() -> bool:
     return True
 
 
-@pytest.mark.clause("MM-7", "MM-4", "RT-1", "RT-3")
+@pytest.mark.clause("MM-7.1", "MM-7.5", "RT-1.1", "RT-3.1")
 @pytest.mark.deadline(120)
 def test_map_create_free_vs_unload_fails_cleanly(flowmap_loaded: str) -> None:
     """Map creation racing unload succeeds or gives EINVAL; unload succeeds or gives EAGAIN."""
@@ -57,7 +57,7 @@ def test_map_create_free_vs_unload_fails_cleanly(flowmap_loaded: str) -> None:
     wait_for("the module to be unloadable", _try_unload)
 
 
-@pytest.mark.clause("MM-7", "RT-1")
+@pytest.mark.clause("MM-7.1", "RT-1.1")
 @pytest.mark.deadline(120)
 def test_map_create_with_autoload_vs_unload_fails_cleanly(flowmap_loaded: str) -> None:
     """With autoload, map creation racing unload succeeds or gives EINVAL."""
@@ -75,7 +75,7 @@ def test_map_create_with_autoload_vs_unload_fails_cleanly(flowmap_loaded: str) -
     )
 
 
-@pytest.mark.clause("MM-7", "RT-1", "RT-3")
+@pytest.mark.clause("MM-7.3", "MM-7.4", "RT-1.1", "RT-3.1")
 @pytest.mark.deadline(120)
 def test_map_in_use_vs_unload_keeps_working(flowmap_loaded: str) -> None:
     """A map in use pins the module: lookups and walks work throughout the race with unload."""
@@ -93,7 +93,7 @@ def test_map_in_use_vs_unload_keeps_working(flowmap_loaded: str) -> None:
     assert not modules.loaded(flowmap_loaded)
 
 
-@pytest.mark.clause("MM-10", "MM-7", "RT-1", "RT-3")
+@pytest.mark.clause("MM-7.1", "MM-10.1", "RT-1.1", "RT-3.1")
 @pytest.mark.deadline(120)
 def test_map_info_vs_unload_stays_consistent(flowmap_loaded: str) -> None:
     """Map info by id works for every map that is open while unload is attempted."""
@@ -117,7 +117,7 @@ def test_map_info_vs_unload_stays_consistent(flowmap_loaded: str) -> None:
     assert not modules.loaded(flowmap_loaded)
 
 
-@pytest.mark.clause("MM-7", "RT-1")
+@pytest.mark.clause("RT-1.1")
 @pytest.mark.deadline(120)
 def test_concurrent_module_loads_have_one_winner(flowmap_loaded: str, tmp_path: Path) -> None:
     """Exactly one of two concurrent loads of the module succeeds.

@@ -82,7 +82,7 @@ def _try_unload(name: str) -> bool:
     return True
 
 
-@pytest.mark.clause("MM-7", "MM-4", "RT-1", "RT-3")
+@pytest.mark.clause("MM-7.1", "MM-7.5", "RT-1.1", "RT-3.1")
 @pytest.mark.deadline(DEADLINE)
 @pytest.mark.parametrize("name", [modules.FLOWMAP_MODULE, dummy_map_module.MODULE])
 def test_map_create_free_vs_unload_fails_cleanly(flowmap_loaded: str, name: str) -> None:
@@ -151,7 +151,7 @@ def _drain(sock: socket.socket) -> None:
     sock.settimeout(timeout)
 
 
-@pytest.mark.clause("RT-1", "SN-6", "FM-9")
+@pytest.mark.clause("RT-1.1", "SN-6.4")
 @pytest.mark.deadline(DEADLINE)
 def test_flow_add_del_vs_lookup_hits_or_misses(
     private_flowmap: int, udp_connection: Connection
@@ -166,7 +166,7 @@ def test_flow_add_del_vs_lookup_hits_or_misses(
     _assert_mirroring_works(udp_connection, private_flowmap)
 
 
-@pytest.mark.clause("RT-1", "RT-2", "FM-9")
+@pytest.mark.clause("RT-1.1", "RT-2.1")
 @pytest.mark.deadline(DEADLINE)
 def test_lookup_vs_lookup_always_hits(private_flowmap: int, udp_connection: Connection) -> None:
     """Concurrent lookups of one flow always hit, and return its direction.
@@ -185,7 +185,7 @@ def test_lookup_vs_lookup_always_hits(private_flowmap: int, udp_connection: Conn
     _assert_mirroring_works(udp_connection, private_flowmap)
 
 
-@pytest.mark.clause("RT-1", "SN-3", "MM-7")
+@pytest.mark.clause("RT-1.1", "SN-9.3")
 @pytest.mark.deadline(DEADLINE)
 def test_flow_add_del_vs_map_create_free_keeps_mirroring(
     private_router: Router, private_flowmap: int, udp_connection: Connection
@@ -199,7 +199,7 @@ def test_flow_add_del_vs_map_create_free_keeps_mirroring(
     _assert_mirroring_works(udp_connection, private_flowmap)
 
 
-@pytest.mark.clause("RT-1", "SN-8", "SN-9")
+@pytest.mark.clause("RT-1.1", "SN-9.3")
 @pytest.mark.deadline(DEADLINE)
 def test_flow_add_del_vs_snoop_table_create_delete_keeps_mirroring(
     private_router: Router, private_flowmap: int, udp_connection: Connection
@@ -219,7 +219,7 @@ def test_flow_add_del_vs_snoop_table_create_delete_keeps_mirroring(
     _assert_mirroring_works(udp_connection, private_flowmap)
 
 
-@pytest.mark.clause("RT-1", "FM-6")
+@pytest.mark.clause("RT-1.1")
 @pytest.mark.deadline(DEADLINE)
 def test_flow_add_del_vs_get_next_key_keeps_mirroring(
     private_flowmap: int, udp_connection: Connection

@@ -40,7 +40,7 @@ def _create_map_and_look_up(
         )
 
 
-@pytest.mark.clause("SN-3", "RT-1")
+@pytest.mark.clause("SN-3.2", "RT-1.1")
 def test_flow_added_between_publish_and_initial_walk_is_mirrored_once(
     private_router: Router, private_flowmap: int, udp_connection: Connection
 ) -> None:
@@ -55,7 +55,7 @@ def test_flow_added_between_publish_and_initial_walk_is_mirrored_once(
     assert creator.join() == ([0, 1], 2, 1)
 
 
-@pytest.mark.clause("SN-3", "SN-9", "RT-1")
+@pytest.mark.clause("SN-2.2", "SN-3.1", "SN-3.2", "RT-1.1")
 @pytest.mark.parametrize(
     "private_router", [RouterConfig(tables="split")], ids=router_config_id, indirect=True
 )
@@ -94,7 +94,7 @@ def test_flows_added_behind_initial_walk_are_mirrored_once(
     assert creator.join() == (directions, 2 * found, found)
 
 
-@pytest.mark.clause("SN-3", "SN-6", "RT-1")
+@pytest.mark.clause("SN-3.3", "RT-1.1")
 @pytest.mark.parametrize("stop_function", [_WALK, _WALK_STEP])
 @pytest.mark.usefixtures("require_preempt_rcu")
 def test_flow_deleted_before_initial_walk_mirrors_it_is_not_mirrored(
@@ -118,7 +118,7 @@ def test_flow_deleted_before_initial_walk_mirrors_it_is_not_mirrored(
     assert creator.join() == ([None, None], 0, 0)
 
 
-@pytest.mark.clause("SN-3", "SN-6", "RT-1")
+@pytest.mark.clause("SN-3.3", "RT-1.1")
 @pytest.mark.usefixtures("require_preempt_rcu", "flowmap_loaded")
 def test_flow_deleted_during_add_is_absent_from_new_snoop_table(
     private_router: Router, udp_connection: Connection, make_netns: MakeNetns
@@ -151,7 +151,7 @@ def test_flow_deleted_during_add_is_absent_from_new_snoop_table(
     assert creator.join() == ([None, None], 0, 0)
 
 
-@pytest.mark.clause("SN-3", "SN-6", "RT-1")
+@pytest.mark.clause("SN-3.3", "RT-1.1")
 @pytest.mark.usefixtures("require_preempt_rcu", "flowmap_loaded")
 def test_flow_deleted_before_its_adder_sees_view_is_not_mirrored(
     private_router: Router, udp_connection: Connection, make_netns: MakeNetns

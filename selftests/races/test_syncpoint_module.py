@@ -28,7 +28,7 @@ def _call_function() -> int:
         os.close(fd)
 
 
-@pytest.mark.clause("RT-1")
+@pytest.mark.clause("RT-1.1")
 def test_syncpoint_holds_task_until_release() -> None:
     """A syncpoint holds only the chosen task, until its release."""
     child = child_process.GatedChild(_call_function, HELD_CPU)
@@ -43,7 +43,7 @@ def test_syncpoint_holds_task_until_release() -> None:
     assert child.join() == 7
 
 
-@pytest.mark.clause("RT-1")
+@pytest.mark.clause("RT-1.1")
 def test_syncpoint_skip_lets_first_calls_pass() -> None:
     """The first `skip` calls pass; a syncpoint that is never reached fails the test."""
     child = child_process.GatedChild(lambda: [_call_function() for _ in range(3)], HELD_CPU)
@@ -62,7 +62,7 @@ def _skip_three_of_three_calls() -> None:
             _call_function()
 
 
-@pytest.mark.clause("RT-1")
+@pytest.mark.clause("RT-1.1")
 def test_syncpoint_at_offset_is_reached() -> None:
     """A syncpoint at an offset inside the function holds the task without sleeping."""
     with ExitStack() as armed:
@@ -94,7 +94,7 @@ def _let_syncpoint_time_out() -> None:
         stop.release()
 
 
-@pytest.mark.clause("RT-1")
+@pytest.mark.clause("RT-1.1")
 def test_syncpoint_expected_timeout_passes() -> None:
     """A syncpoint with an expected timeout passes only if it times out."""
     child = child_process.GatedChild(_call_function, HELD_CPU)
@@ -122,21 +122,21 @@ def _exit_without_release() -> None:
         stop.wait_until_held()
 
 
-@pytest.mark.clause("RT-1")
+@pytest.mark.clause("RT-1.1")
 def test_syncpoint_unexpected_timeout_fails_test() -> None:
     """A syncpoint that times out unexpectedly fails the test."""
     with pytest.raises(AssertionError, match="timed_out"):
         _let_syncpoint_time_out()
 
 
-@pytest.mark.clause("RT-1")
+@pytest.mark.clause("RT-1.1")
 def test_syncpoint_not_released_fails_test() -> None:
     """A syncpoint that is not released fails the test."""
     with pytest.raises(AssertionError, match=r"not released.*: held"):
         _exit_without_release()
 
 
-@pytest.mark.clause("RT-1")
+@pytest.mark.clause("RT-1.1")
 def test_syncpoint_at_unknown_function_is_refused() -> None:
     """Arming a syncpoint at a function that does not exist is refused."""
     with (

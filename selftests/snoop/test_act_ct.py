@@ -20,7 +20,7 @@ without_nft_flowtable = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.clause("SN-2", "FM-4", "FM-3")
+@pytest.mark.clause("SN-2.3", "SN-3.4", "SN-4.1", "SN-10.5", "FM-3.5", "FM-3.19")
 @without_nft_flowtable
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
@@ -41,7 +41,7 @@ def test_act_ct_flow_is_mirrored(
         assert {bytes(key) for key in bpf.iterate_keys(fd)} == {bytes(key) for key in keys}
 
 
-@pytest.mark.clause("SN-6")
+@pytest.mark.clause("SN-2.3", "SN-6.4")
 @without_nft_flowtable
 def test_act_ct_flow_after_conntrack_flush_is_miss(
     private_router: Router, private_flowmap: int, open_private_connection: OpenConnection
@@ -56,7 +56,7 @@ def test_act_ct_flow_after_conntrack_flush_is_miss(
         assert [bpf.lookup_or_none(private_flowmap, key) for key in keys] == [None, None]
 
 
-@pytest.mark.clause("SN-6", "SN-8")
+@pytest.mark.clause("SN-2.3", "SN-6.7")
 @without_nft_flowtable
 def test_act_ct_flow_after_flowtable_free_is_miss(
     private_router: Router, private_flowmap: int, open_private_connection: OpenConnection
@@ -72,7 +72,7 @@ def test_act_ct_flow_after_flowtable_free_is_miss(
     assert [bpf.lookup_or_none(private_flowmap, key) for key in keys] == [None, None]
 
 
-@pytest.mark.clause("SN-2", "SN-10")
+@pytest.mark.clause("SN-2.1", "SN-2.2", "SN-2.3")
 @pytest.mark.parametrize("private_router", [RouterConfig()], ids=router_config_id, indirect=True)
 def test_act_ct_and_nft_flows_are_both_mirrored(
     private_router: Router, private_flowmap: int, open_private_connection: OpenConnection
@@ -85,7 +85,7 @@ def test_act_ct_and_nft_flows_are_both_mirrored(
     assert found >= {bytes(key) for key in (*by_nft.keys, *by_tc)}
 
 
-@pytest.mark.clause("SN-10")
+@pytest.mark.clause("SN-10.1")
 @without_nft_flowtable
 @pytest.mark.parametrize("first", [ZONE, OTHER_ZONE], ids="delete-zone-{}-first".format)
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])

@@ -57,7 +57,7 @@ def _is_consistent(table: FlowTable) -> bool:
     return 2 * table.count == len(table.entries)
 
 
-@pytest.mark.clause("FM-12", "SN-2", "SN-4", "SN-9")
+@pytest.mark.clause("FM-12.1", "SN-2.1", "SN-2.2", "SN-4.1", "SN-4.2", "SN-9.1", "SN-9.2")
 @pytest.mark.parametrize("router", ROUTER_CONFIGS, ids=router_config_id, indirect=True)
 def test_map_and_tables_match_kernel_memory(
     router: Router,
@@ -97,7 +97,7 @@ def test_map_and_tables_match_kernel_memory(
         assert _walk_map(fd) == expected
 
 
-@pytest.mark.clause("FM-3", "SN-4")
+@pytest.mark.clause("FM-3.8", "FM-3.9", "FM-3.11", "SN-4.2")
 @pytest.mark.parametrize(
     "router",
     [RouterConfig(), RouterConfig(nat="masquerade"), RouterConfig(nat="snat+dnat")],
@@ -131,7 +131,7 @@ def _reverse_key(table: FlowTable, entry: FlowTuple) -> uapi.Key:
     return found
 
 
-@pytest.mark.clause("SN-6")
+@pytest.mark.clause("SN-6.4", "SN-6.7", "SN-6.9")
 @pytest.mark.parametrize(
     "teardown",
     [flow_teardown.conntrack_delete, flow_teardown.conntrack_flush, flow_teardown.table_delete],
@@ -169,7 +169,7 @@ def test_snoop_entry_after_flow_end_is_freed(
     wait_for("the flow and its snoop entries to be freed", all_freed, interval=POLL_INTERVAL)
 
 
-@pytest.mark.clause("SN-2", "SN-3")
+@pytest.mark.clause("SN-2.4")
 def test_same_tuple_in_two_netns_is_two_flows(
     router: Router,
     private_router: Router,
@@ -203,7 +203,7 @@ def test_same_tuple_in_two_netns_is_two_flows(
         assert (_walk_map(emptied), len(_walk_map(unchanged))) == ([], 2)
 
 
-@pytest.mark.clause("SN-8", "SN-9")
+@pytest.mark.clause("SN-13.7")
 @pytest.mark.deadline(120)
 def test_map_free_with_reschedules_keeps_flows(
     private_router: Router,

@@ -21,7 +21,7 @@ def _ipv4_dst_count() -> int:
     return int(first.split()[0], 16)
 
 
-@pytest.mark.clause("SN-8")
+@pytest.mark.clause("SN-5.3", "SN-8.1")
 @pytest.mark.parametrize(
     # Through a bridge a flow table transmits directly, and holds no route.
     "private_router",

@@ -18,7 +18,7 @@ from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP, flow_fr
 EXCHANGES = 4
 
 
-@pytest.mark.clause("SN-2", "SN-8")
+@pytest.mark.clause("SN-2.5")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
 def test_flow_refused_by_source_table_is_not_mirrored(

@@ -46,7 +46,7 @@ def _vary_dport(side: Tuple, number: int) -> Tuple:
     return replace(side, destination_port=side.destination_port + number)
 
 
-@pytest.mark.clause("FM-5", "SN-2")
+@pytest.mark.clause("SN-2.1")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize(
     "vary_field",

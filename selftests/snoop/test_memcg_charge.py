@@ -31,7 +31,7 @@ def _memlock(fd: int) -> int:
     return int(bpf.fdinfo(fd)["memlock"])
 
 
-@pytest.mark.clause("MM-10")
+@pytest.mark.clause("MM-10.3")
 def test_memlock_follows_flow_count(
     router: Router, flowmap: int, open_connection: OpenConnection
 ) -> None:
@@ -52,7 +52,7 @@ def test_memlock_follows_flow_count(
     wait_for("the entries to be freed", values_freed)
 
 
-@pytest.mark.clause("MM-10", "SN-9")
+@pytest.mark.clause("MM-10.3")
 def test_memlock_counts_entries_and_hash_buckets(
     private_router: Router,
     private_flowmap: int,
@@ -111,7 +111,7 @@ def _charge_slack() -> int:
     return (os.cpu_count() or 1) * _PAGE
 
 
-@pytest.mark.clause("MM-10")
+@pytest.mark.clause("MM-10.4")
 def test_entries_are_charged_to_map_creator_memcg(
     private_router: Router, open_private_connection: OpenConnection, bpffs: Path, cleanup: ExitStack
 ) -> None:
@@ -136,7 +136,7 @@ def test_entries_are_charged_to_map_creator_memcg(
     wait_for("the entries to be charged", entries_charged)
 
 
-@pytest.mark.clause("MM-10", "SN-9")
+@pytest.mark.clause("MM-10.4")
 def test_second_view_of_flow_is_not_charged(
     private_router: Router,
     private_flowmap: int,
@@ -157,7 +157,7 @@ def test_second_view_of_flow_is_not_charged(
     assert group.memory_stat()["slab_unreclaimable"] - charged <= slack
 
 
-@pytest.mark.clause("MM-10")
+@pytest.mark.clause("MM-10.4")
 def test_map_creator_after_moving_memcg_is_charged_in_new_memcg(
     private_router: Router, open_private_connection: OpenConnection, cleanup: ExitStack
 ) -> None:
@@ -185,7 +185,7 @@ def test_map_creator_after_moving_memcg_is_charged_in_new_memcg(
     child_process.run_in_child(make_map_and_move)
 
 
-@pytest.mark.clause("RT-3", "SN-8", "MM-10")
+@pytest.mark.clause("MM-10.6", "RT-3.1")
 def test_map_does_not_pin_creator_memcg(
     private_router: Router, open_private_connection: OpenConnection, bpffs: Path, cleanup: ExitStack
 ) -> None:

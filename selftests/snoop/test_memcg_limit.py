@@ -32,7 +32,7 @@ def _create_limited_snoop_table(namespace: str, cleanup: ExitStack) -> memcg.Cgr
     return group
 
 
-@pytest.mark.clause("SN-7", "MM-10")
+@pytest.mark.clause("SN-1.6", "SN-7.1", "SN-7.4", "MM-10.5")
 @pytest.mark.deadline(120)
 def test_views_at_memcg_limit_of_first_view_count_missed_flows(
     private_router: Router,
@@ -69,7 +69,7 @@ def test_views_at_memcg_limit_of_first_view_count_missed_flows(
     assert bpf.flowmap_entry_count(fd) == in_map + 1
 
 
-@pytest.mark.clause("SN-7", "SN-9", "MM-10")
+@pytest.mark.clause("MM-10.4")
 @pytest.mark.deadline(120)
 def test_memcg_limit_of_later_view_does_not_matter(
     private_router: Router,

@@ -19,7 +19,7 @@ from fixtures.guest.topology.client_router_server import Router, RouterConfig
 from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP
 
 
-@pytest.mark.clause("SN-2", "SN-4")
+@pytest.mark.clause("SN-2.1", "SN-2.2", "SN-4.1")
 @pytest.mark.parametrize(
     "router", [RouterConfig(tables="split")], ids=router_config_id, indirect=True
 )
@@ -43,7 +43,7 @@ def test_flows_of_several_source_tables_are_mirrored(
     assert len(list(bpf.iterate_keys(flowmap))) == 2 * len(flows)
 
 
-@pytest.mark.clause("SN-3")
+@pytest.mark.clause("SN-3.1", "SN-3.4")
 def test_flows_offloaded_before_map_create_are_mirrored(
     router: Router, open_connection: OpenConnection, make_flowmap: MakeFlowmap
 ) -> None:
@@ -58,7 +58,7 @@ def test_flows_offloaded_before_map_create_are_mirrored(
     assert len(list(bpf.iterate_keys(late))) == 2 * len(flows)
 
 
-@pytest.mark.clause("SN-3", "SN-1")
+@pytest.mark.clause("SN-1.5", "SN-3.1", "SN-3.5")
 def test_snoop_table_dump_counts_entries(
     private_router: Router, open_private_connection: OpenConnection
 ) -> None:
@@ -76,7 +76,7 @@ def test_snoop_table_dump_counts_entries(
     assert (seen.entries, seen.missed) == (2, 0)
 
 
-@pytest.mark.clause("SN-2")
+@pytest.mark.clause("SN-2.4")
 def test_snoop_table_in_other_netns_stays_empty(
     private_router: Router, open_private_connection: OpenConnection, make_netns: MakeNetns
 ) -> None:
@@ -96,7 +96,7 @@ def test_snoop_table_in_other_netns_stays_empty(
         assert flowtable.get_flowtable("spy", "all", ns).entries == 0
 
 
-@pytest.mark.clause("SN-9")
+@pytest.mark.clause("SN-9.2")
 def test_several_maps_mirror_every_flow(
     router: Router, open_connection: OpenConnection, make_flowmap: MakeFlowmap
 ) -> None:
@@ -108,7 +108,7 @@ def test_several_maps_mirror_every_flow(
         assert [bpf.lookup(fd, key).dir for key in flow.keys] == [0, 1]
 
 
-@pytest.mark.clause("SN-5")
+@pytest.mark.clause("SN-5.1", "SN-5.2")
 def test_snoop_table_with_devices_leaves_forwarding_unchanged(
     private_router: Router, open_private_connection: OpenConnection
 ) -> None:
@@ -132,7 +132,7 @@ def _entries_and_missed(fd: int) -> tuple[int, int]:
     return bpf.flowmap_entry_count(fd), bpf.flowmap_missed_count(fd)
 
 
-@pytest.mark.clause("SN-7", "FM-11")
+@pytest.mark.clause("SN-7.2", "SN-7.4", "FM-11.1", "FM-11.2", "FM-11.3")
 def test_full_map_counts_missed_flows_and_reuses_capacity(
     router: Router, open_connection: OpenConnection, make_flowmap: MakeFlowmap
 ) -> None:
@@ -164,7 +164,7 @@ def test_full_map_counts_missed_flows_and_reuses_capacity(
     wait_for("a new flow to be mirrored", new_flow_mirrored)
 
 
-@pytest.mark.clause("FM-12")
+@pytest.mark.clause("FM-12.1")
 def test_map_matches_offloaded_conntrack_entries(
     router: Router, flowmap: int, open_connection: OpenConnection
 ) -> None:

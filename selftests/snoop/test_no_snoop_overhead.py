@@ -13,7 +13,7 @@ from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP
 _SNOOP_FUNCTIONS = {"__nf_flow_snoop_add", "__nf_flow_snoop_del"}
 
 
-@pytest.mark.clause("SN-11")
+@pytest.mark.clause("SN-11.1", "SN-11.2")
 @pytest.mark.parametrize(
     "snooped",
     [False, True, None],

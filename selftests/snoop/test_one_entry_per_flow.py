@@ -57,7 +57,7 @@ def lasting_flows(private_router: Router) -> Router:
     return private_router
 
 
-@pytest.mark.clause("SN-13", "SN-9")
+@pytest.mark.clause("SN-9.2", "SN-13.1")
 @pytest.mark.parametrize("order", ["views-first", "flows-first"])
 @pytest.mark.deadline(120)
 def test_flow_in_many_views_has_one_entry(
@@ -84,7 +84,7 @@ def test_flow_in_many_views_has_one_entry(
     assert _entry_objects() - before <= _TOLERANCE
 
 
-@pytest.mark.clause("SN-13", "SN-9", "SN-8")
+@pytest.mark.clause("SN-9.2", "SN-9.3", "SN-13.7")
 @pytest.mark.deadline(120)
 def test_views_leave_one_by_one(
     lasting_flows: Router,

@@ -139,7 +139,7 @@ def _snoop_tables(table: str, count: int, flags: int = flowtable.SNOOP) -> list[
     ]
 
 
-@pytest.mark.clause("SN-12")
+@pytest.mark.clause("SN-3.5", "SN-12.1")
 @pytest.mark.parametrize("flags", [0, flowtable.SNOOP], ids=["plain", "snoop"])
 @pytest.mark.parametrize("count", [1, _BATCH_SIZE], ids="{}-tables".format)
 @pytest.mark.usefixtures("require_preempt_rcu")
@@ -155,7 +155,7 @@ def test_commit_waits_for_no_grace_period(
     assert len(flowtable.list_flowtables(snooping)) == count
 
 
-@pytest.mark.clause("SN-12")
+@pytest.mark.clause("SN-12.1", "SN-12.2", "SN-12.3")
 @pytest.mark.parametrize("where", ["same-netns", "other-netns"])
 @each_action
 @pytest.mark.usefixtures("require_preempt_rcu")
@@ -174,7 +174,7 @@ def test_action_after_commit_waits_for_no_grace_period(
         action(snooping if where == "same-netns" else other)
 
 
-@pytest.mark.clause("SN-12")
+@pytest.mark.clause("SN-12.1", "SN-12.2", "SN-12.3")
 @pytest.mark.parametrize("where", ["same-netns", "other-netns"])
 @each_action
 @pytest.mark.usefixtures("require_preempt_rcu", "flowmap_loaded")
@@ -203,7 +203,7 @@ def _offload(conn: Connection) -> None:
     assert len(conn.wait_offloaded().keys) == 2
 
 
-@pytest.mark.clause("SN-12", "SN-7", "SN-3")
+@pytest.mark.clause("SN-3.1", "SN-3.2", "SN-3.5")
 @pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.usefixtures("require_preempt_rcu")
@@ -226,7 +226,7 @@ def test_flow_is_offloaded_while_snoop_table_is_unpublished(
     )
 
 
-@pytest.mark.clause("SN-12", "SN-3")
+@pytest.mark.clause("SN-3.1", "SN-9.1", "SN-12.4")
 def test_grace_periods_of_batch_do_not_grow_with_tables(
     private_router: Router, open_private_connection: OpenConnection
 ) -> None:
@@ -245,7 +245,7 @@ def test_grace_periods_of_batch_do_not_grow_with_tables(
         assert called().total() < _BATCH_SIZE // 2
 
 
-@pytest.mark.clause("SN-12", "SN-8")
+@pytest.mark.clause("SN-9.3", "SN-12.1")
 @pytest.mark.usefixtures("require_preempt_rcu")
 def test_snoop_table_deleted_before_publication_is_gone(
     private_router: Router, open_private_connection: OpenConnection, make_flowmap: MakeFlowmap
@@ -288,7 +288,7 @@ def _delete_device(namespace: str) -> None:
     _rtnetlink(rtnetlink.delete_link(_INDEX + 1))(namespace)
 
 
-@pytest.mark.clause("SN-12", "SN-2")
+@pytest.mark.clause("SN-12.2", "SN-12.3", "SN-12.4")
 @pytest.mark.parametrize(
     "action",
     [_create_and_close_map, _wait_published, _set_down, _delete_device],
@@ -304,7 +304,7 @@ def test_held_publication_does_not_hold_other_namespace(
         action(other)
 
 
-@pytest.mark.clause("SN-12", "SN-8")
+@pytest.mark.clause("SN-12.3", "SN-12.6")
 @pytest.mark.parametrize("snoops", [False, True], ids=["exits-unsnooped", "exits-snooped"])
 @pytest.mark.usefixtures("flowmap_loaded")
 def test_held_publication_does_not_hold_netns_exit(

@@ -50,7 +50,7 @@ def _require_fault_injection() -> None:
     require_fault_injection()
 
 
-@pytest.mark.clause("SN-7", "RT-3")
+@pytest.mark.clause("SN-1.6", "SN-7.1", "SN-7.4", "RT-3.1")
 @pytest.mark.deadline(120)
 @pytest.mark.parametrize(
     "private_router", [RouterConfig(tables="split")], ids=router_config_id, indirect=True
@@ -75,7 +75,7 @@ def test_index_that_cannot_grow_counts_missed_flows_in_each_view(
     assert flowtable.snoop_counters("spy", "all", private_router.namespace) == (held + 1, missed)
 
 
-@pytest.mark.clause("SN-2", "SN-8", "RT-3")
+@pytest.mark.clause("SN-2.5", "RT-3.1")
 @pytest.mark.deadline(120)
 def test_flows_refused_by_full_source_table_are_not_mirrored(
     private_router: Router, open_private_connection: OpenConnection, private_flowmap: int

@@ -25,7 +25,7 @@ def _with_counter(message: nlmsg, counter: str, value: int = 7) -> nlmsg:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("SN-1")
+@pytest.mark.clause("SN-1.8")
 @pytest.mark.parametrize("flags", [0, flowtable.SNOOP], ids=["plain", "snoop"])
 @pytest.mark.parametrize("value", [0, 7, (1 << 64) - 1], ids=["0", "7", "u64-max"])
 @each_counter
@@ -43,7 +43,7 @@ def test_new_flowtable_with_counter_is_einval(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("SN-1")
+@pytest.mark.clause("SN-1.8")
 @each_counter
 def test_flowtable_update_with_counter_is_einval(make_netns: MakeNetns, counter: str) -> None:
     """A request that updates a snoop table with a counter gives EINVAL, and changes nothing."""
@@ -59,7 +59,7 @@ def test_flowtable_update_with_counter_is_einval(make_netns: MakeNetns, counter:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("SN-1")
+@pytest.mark.clause("SN-1.8")
 @each_counter
 def test_get_and_delete_with_counter_are_einval(make_netns: MakeNetns, counter: str) -> None:
     """Requests that get or delete a snoop table by a counter give EINVAL, and delete nothing."""

@@ -14,7 +14,7 @@ from fixtures.guest.traffic.connections import IPPROTO_UDP
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("SN-1")
+@pytest.mark.clause("SN-1.1", "SN-1.5", "SN-1.6")
 @pytest.mark.parametrize(
     "family", [flowtable.INET, flowtable.IPV4, flowtable.IPV6], ids=["inet", "ip", "ip6"]
 )
@@ -33,7 +33,7 @@ def test_snoop_flag_is_accepted_and_dumped(make_netns: MakeNetns, family: int) -
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("SN-1")
+@pytest.mark.clause("SN-1.2")
 def test_snoop_flag_is_in_notifications(make_netns: MakeNetns) -> None:
     """Notifications of new flowtables carry the flag."""
     ns = make_netns("fm-flag")
@@ -46,7 +46,7 @@ def test_snoop_flag_is_in_notifications(make_netns: MakeNetns) -> None:
         ]
 
 
-@pytest.mark.clause("SN-1")
+@pytest.mark.clause("SN-1.7")
 def test_snoop_counters_are_dumped_for_snoop_tables_only(router: Router) -> None:
     """A source table's dump has no snoop counters."""
     source = flowtable.get_flowtable("fw", "ft", router.namespace)
@@ -56,7 +56,7 @@ def test_snoop_counters_are_dumped_for_snoop_tables_only(router: Router) -> None
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("SN-1")
+@pytest.mark.clause("SN-1.3")
 @pytest.mark.parametrize("bit", [1 << shift for shift in (3, 4, 15, 16, 31)], ids=hex)
 def test_unknown_flowtable_flag_is_einval(make_netns: MakeNetns, bit: int) -> None:
     """Unknown flag bits give EINVAL, with the snoop flag and without."""
@@ -68,7 +68,7 @@ def test_unknown_flowtable_flag_is_einval(make_netns: MakeNetns, bit: int) -> No
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("SN-1")
+@pytest.mark.clause("SN-1.8")
 @pytest.mark.parametrize(
     "attribute",
     ["NFTA_FLOWTABLE_SNOOP_ENTRIES", "NFTA_FLOWTABLE_SNOOP_MISSED"],
@@ -97,7 +97,7 @@ def test_request_with_snoop_counter_is_einval(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("SN-5")
+@pytest.mark.clause("SN-5.5")
 @pytest.mark.parametrize(
     "other", [flowtable.HW_OFFLOAD, flowtable.COUNTER], ids=["hw-offload", "counter"]
 )
@@ -110,7 +110,7 @@ def test_snoop_flag_with_other_flag_is_eopnotsupp(make_netns: MakeNetns, other: 
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("SN-1")
+@pytest.mark.clause("SN-1.4")
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -131,7 +131,7 @@ def test_snoop_flag_change_is_eopnotsupp(make_netns: MakeNetns, before: int, aft
     assert flowtable.get_flowtable("spy", "all", ns).flags == before
 
 
-@pytest.mark.clause("SN-5")
+@pytest.mark.clause("SN-5.4")
 def test_flow_add_rule_to_snoop_table_is_refused(private_router: Router) -> None:
     """A rule that adds flows to a snoop table is refused, and the ruleset is unchanged."""
     flowtable.create_snoop_table("fw", "spy", private_router.namespace)
@@ -141,7 +141,7 @@ def test_flow_add_rule_to_snoop_table_is_refused(private_router: Router) -> None
     assert nftables.list_ruleset(private_router.namespace) == before
 
 
-@pytest.mark.clause("SN-1", "SN-3")
+@pytest.mark.clause("SN-1.5", "SN-3.1")
 def test_snoop_table_update_does_not_publish_twice(
     private_router: Router, open_private_connection: OpenConnection
 ) -> None:

@@ -60,7 +60,7 @@ def _lookup_directions(fd: int, flow: Flow) -> list[int | None]:
     return [None if value is None else int(value.dir) for value in values]
 
 
-@pytest.mark.clause("SN-2", "SN-5", "FM-10")
+@pytest.mark.clause("SN-2.1", "SN-5.2")
 @without_source_table
 @pytest.mark.parametrize("counter", ["counter;", ""], ids=["counter", "no-counter"])
 def test_flow_counters_count_packets_but_not_lookups(
@@ -98,7 +98,7 @@ def test_flow_counters_count_packets_but_not_lookups(
     assert packet_counts() == after
 
 
-@pytest.mark.clause("SN-2", "SN-6")
+@pytest.mark.clause("SN-2.1", "SN-2.5", "SN-6.4")
 @without_source_table
 @each_ip_version
 def test_flows_of_wildcard_devices_are_mirrored(
@@ -130,7 +130,7 @@ def test_flows_of_wildcard_devices_are_mirrored(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("SN-1", "SN-5")
+@pytest.mark.clause("SN-1.1")
 def test_snoop_table_accepts_wildcard_devices(make_netns: MakeNetns) -> None:
     """A snoop table accepts wildcard devices, and a matching device can be added later."""
     ns = make_netns("fm-wild")
@@ -142,7 +142,7 @@ def test_snoop_table_accepts_wildcard_devices(make_netns: MakeNetns) -> None:
     netlink.transact(netlink.NETLINK_ROUTE, [rtnetlink.delete_link(77)], ns)
 
 
-@pytest.mark.clause("SN-5", "SN-9")
+@pytest.mark.clause("SN-5.1", "SN-9.1")
 def test_device_in_second_source_table_is_eexist(
     private_router: Router, private_flowmap: int, open_private_connection: OpenConnection
 ) -> None:
@@ -165,7 +165,7 @@ def test_device_in_second_source_table_is_eexist(
         )
 
 
-@pytest.mark.clause("SN-2", "SN-6")
+@pytest.mark.clause("SN-2.2", "SN-6.7")
 @split_source_tables
 def test_source_table_delete_removes_only_its_flows(
     private_router: Router, private_flowmap: int, open_private_connection: OpenConnection
@@ -191,7 +191,7 @@ def test_source_table_delete_removes_only_its_flows(
         assert len(list(bpf.iterate_keys(private_flowmap))) == 2 * len(remaining_tables)
 
 
-@pytest.mark.clause("SN-2", "SN-6", "FM-3")
+@pytest.mark.clause("SN-2.1", "SN-6.4", "FM-3.12", "FM-3.13")
 @without_source_table
 @each_protocol
 @each_ip_version
@@ -225,7 +225,7 @@ def test_flows_of_hw_offload_table_are_mirrored(
     wait_for("the entry to be removed", lambda: bpf.flowmap_entry_count(private_flowmap) == 0)
 
 
-@pytest.mark.clause("SN-5")
+@pytest.mark.clause("SN-1.1")
 @without_source_table
 def test_hw_offload_table_on_unsupported_devices_is_refused(private_router: Router) -> None:
     """A table with hardware offload is refused on devices without it; a snoop table is not."""

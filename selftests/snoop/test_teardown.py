@@ -99,7 +99,7 @@ def readers_of(
     return checked_readers
 
 
-@pytest.mark.clause("SN-6")
+@pytest.mark.clause("SN-6.2", "SN-6.3")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("teardown", TCP_TEARDOWNS, ids=lambda teardown: teardown.__name__)
 def test_tcp_flow_after_close_is_miss(
@@ -140,7 +140,7 @@ def server_shutdown_wr(conn: Connection) -> tuple[socket.socket, socket.socket]:
     return conn.client, conn.server
 
 
-@pytest.mark.clause("SN-6", "SN-5")
+@pytest.mark.clause("SN-6.2")
 @pytest.mark.parametrize(
     "half_close",
     [client_shutdown_wr, server_shutdown_wr],
@@ -173,7 +173,7 @@ def test_half_closed_tcp_flow_is_found_while_served(
     readers.assert_miss(flow)
 
 
-@pytest.mark.clause("SN-6")
+@pytest.mark.clause("SN-6.1", "SN-6.4", "SN-6.5", "SN-6.6", "SN-6.7")
 @pytest.mark.parametrize(
     ("protocol", "version", "teardown"),
     [
@@ -198,7 +198,7 @@ def test_flow_after_teardown_is_miss_at_once(
     readers.assert_miss(flow)
 
 
-@pytest.mark.clause("SN-6")
+@pytest.mark.clause("SN-6.5")
 def test_flow_direction_with_stale_route_is_miss_at_once(
     private_router: Router,
     private_flowmap: int,
@@ -254,7 +254,7 @@ def address_change(router: Router) -> None:
     )
 
 
-@pytest.mark.clause("SN-6", "FM-12")
+@pytest.mark.clause("SN-6.1", "SN-6.5", "FM-12.1")
 @pytest.mark.parametrize(
     "change",
     [mtu_change, neighbour_change, flowtable_device_removal, table_flush, address_change],
@@ -288,7 +288,7 @@ def test_map_after_config_change_follows_source_table(
     wait_for("the flow to be found again or still", found_again)
 
 
-@pytest.mark.clause("SN-6", "SN-4")
+@pytest.mark.clause("SN-6.2")
 def test_tcp_connection_reopened_on_same_ports_is_new_flow(
     private_router: Router, private_flowmap: int, open_private_connection: OpenConnection
 ) -> None:
@@ -305,7 +305,7 @@ def test_tcp_connection_reopened_on_same_ports_is_new_flow(
     assert len(list(bpf.iterate_keys(private_flowmap))) == 2
 
 
-@pytest.mark.clause("SN-6", "SN-4")
+@pytest.mark.clause("SN-6.4")
 def test_flow_offloaded_again_after_flush_is_found(
     private_router: Router, open_private_connection: OpenConnection, readers_of: ReadersFactory
 ) -> None:
@@ -318,7 +318,7 @@ def test_flow_offloaded_again_after_flush_is_found(
         readers.assert_miss(flow)
 
 
-@pytest.mark.clause("SN-6")
+@pytest.mark.clause("SN-6.4")
 def test_flow_delete_leaves_other_flows(
     private_router: Router, private_flowmap: int, open_private_connection: OpenConnection
 ) -> None:

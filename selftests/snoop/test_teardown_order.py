@@ -62,7 +62,7 @@ def _build_and_remove(order: tuple[str, ...]) -> None:
             _ignore_not_found(removals[part])
 
 
-@pytest.mark.clause("SN-8", "FM-2", "RT-3")
+@pytest.mark.clause("SN-8.1", "FM-2.2", "RT-3.1")
 @pytest.mark.parametrize("first", PARTS)
 @pytest.mark.deadline(120)
 def test_teardown_in_any_order_leaks_nothing(first: str, flowmap_loaded: str) -> None:
@@ -75,7 +75,7 @@ def test_teardown_in_any_order_leaks_nothing(first: str, flowmap_loaded: str) ->
     modules.unload(flowmap_loaded)
 
 
-@pytest.mark.clause("FM-2", "SN-8")
+@pytest.mark.clause("FM-2.3", "SN-6.8")
 def test_map_after_netns_exit_is_empty_and_usable(
     private_router: Router, cleanup: ExitStack
 ) -> None:
@@ -94,7 +94,7 @@ def test_map_after_netns_exit_is_empty_and_usable(
     assert bpf.map_info(fd).type == bpf.flowmap_type()
 
 
-@pytest.mark.clause("FM-2")
+@pytest.mark.clause("FM-2.2", "FM-2.3")
 def test_map_does_not_pin_netns(make_netns: MakeNetns, cleanup: ExitStack) -> None:
     """An open map does not keep its netns alive."""
     observer_ns = make_netns("fm-watch")

@@ -51,7 +51,7 @@ SCRIPTS = (
 )
 
 
-@pytest.mark.clause("UP-1")
+@pytest.mark.clause("UP-1.1")
 @pytest.mark.parametrize(
     "script",
     [

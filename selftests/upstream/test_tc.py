@@ -16,7 +16,7 @@ _TIMEOUT = 100  # seconds
 _LOCAL_CONFIG = "EXTRA_NAMES = {programs!r}\n"
 
 
-@pytest.mark.clause("UP-1")
+@pytest.mark.clause("UP-1.1")
 @pytest.mark.deadline(_TIMEOUT + 20)
 def test_tdc_category_ct_passes() -> None:
     """tdc.py passes its tests of category ct."""

@@ -103,7 +103,8 @@ def test_order_is_own_then_killers_then_executed_then_clauses() -> None:
     affected = Affected(killers=["k"], clauses={"SN-6"})
     affected.executed.update(["two", "two", "one", "fast"])
     clauses = {
-        "clause": ["SN-6"], "one": [], "two": [], "k": [], "own": [], "other": ["SN-1"], "fast": [],
+        "clause": ["SN-6.2", "SN-1.1"], "one": [], "two": [], "k": [], "own": [],
+        "other": ["SN-1.1", "SN-60.1"], "fast": [],
     }  # fmt: skip
     order = rank(affected, {"own"}, clauses, {"one": 9.0, "fast": 1.0})
     assert order == ["own", "k", "two", "fast", "one", "clause"]

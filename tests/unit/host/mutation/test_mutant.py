@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.host.model.contract_clauses import load as load_clauses
+from fixtures.host.model.contract_clauses import enclosing
+from fixtures.host.model.contract_clauses import load as load_contract
 from fixtures.host.mutation.mutant import load, load_all
 from fixtures.host.util.errors import UserError
 from fixtures.host.util.paths import ROOT
@@ -85,7 +86,8 @@ def test_pattern_without_match_is_rejected(tmp_path: Path) -> None:
 
 
 def test_shipped_mutants_name_existing_clauses() -> None:
-    known = {clause.id for clause in load_clauses(ROOT / "docs/contract.md")}
+    sentences = load_contract(ROOT / "docs/contract.md")
+    known = {name for sentence in sentences for name in enclosing(sentence.id)}
     found = load_all(ROOT / "patches/v7.3/mutants", [])
     assert found
     assert {clause for mutant in found for clause in mutant.clauses} <= known

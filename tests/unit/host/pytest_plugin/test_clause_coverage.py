@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Gaps between contract clauses and tests that stop a run."""
+"""Gaps between the contract and the tests that stop a run."""
+
+import ast
+from collections.abc import Iterator
+
+import pytest
 
 from fixtures.host.model.contract_clauses import parse
 from fixtures.host.pytest_plugin.clause_coverage import find_gaps
+from fixtures.host.util.paths import ROOT
+from tests.unit.host.report import run_samples
 
 CONTRACT = parse("""
 ## FM: the map
@@ -13,6 +20,7 @@ CONTRACT = parse("""
   Proved by: `make`.
 """)
 FIRST = {"selftests/a.py::t": ["FM-1"]}
+NUMBERED = parse(run_samples.NUMBERED_CONTRACT)
 
 
 def test_clause_without_test_is_gap_unless_excused() -> None:
@@ -33,3 +41,44 @@ def test_canary_needs_no_clause() -> None:
 def test_unknown_clause_is_gap() -> None:
     (gap,) = find_gaps({"selftests/a.py::t": ["FM-1", "FM-9"]}, CONTRACT)
     assert "no clause FM-9" in gap
+
+
+@pytest.mark.parametrize(
+    ("names", "gap"),
+    [
+        (["FM-1.1", "FM-1.2", "FM-3"], ""),
+        (["FM-1.1", "FM-3"], "docs/contract.md: sentence FM-1.2 has no test"),
+        (["FM-1.1", "FM-1.2"], "docs/contract.md: sentence FM-3 has no test"),
+        (["FM-1.1", "FM-1.2", "FM-3", "FM-2"],
+         "selftests/a.py::t: clause FM-2 has numbered sentences: name those"),
+        (["FM-1.1", "FM-1.2", "FM-1.3", "FM-3"], "selftests/a.py::t: no clause FM-1.3"),
+        (["FM-1.1", "FM-1.2", "FM-3", "FM-3.1"], "selftests/a.py::t: no clause FM-3.1"),
+    ],
+    ids=["none", "sentence", "whole-clause", "clause-named", "unknown", "sentence-of-whole"],
+)  # fmt: skip
+def test_tests_name_sentences_and_not_clauses(names: list[str], gap: str) -> None:
+    found = find_gaps({"selftests/a.py::t": names}, NUMBERED)
+    assert len(found) == bool(gap)
+    assert not gap or found[0].startswith(gap)
+
+
+def _markers() -> Iterator[tuple[str, list[str]]]:
+    """Yield each test of the suite with the sentences of its marker, without importing it."""
+    for path in sorted(ROOT.glob("selftests/*/test_*.py")):
+        for node in ast.parse(path.read_bytes()).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                yield (
+                    f"{path.relative_to(ROOT)}::{node.name}",
+                    [
+                        str(argument.value)
+                        for call in node.decorator_list
+                        if isinstance(call, ast.Call)
+                        and ast.unparse(call.func) == "pytest.mark.clause"
+                        for argument in call.args
+                        if isinstance(argument, ast.Constant)
+                    ],
+                )
+
+
+def test_each_sentence_of_the_contract_has_a_test_of_the_suite() -> None:
+    assert find_gaps(dict(_markers())) == []

@@ -47,6 +47,11 @@ def test_clause_group_matches_its_clauses() -> None:
     assert order(["SN"], Item("a", "FM-1"), Item("b", "SN-3")) == ["b", "a"]
 
 
+def test_clause_matches_its_sentences() -> None:
+    items = [Item("a", "SN-1.1"), Item("b", "SN-3.2"), Item("c", "SN-30.2")]
+    assert order(["SN-3"], *items) == ["b", "a", "c"]
+
+
 def test_run_first_precedes_other_tests_of_broken_clauses() -> None:
     items = [Item("a", "SN-1"), Item("b", "SN-3"), Item("c", "FM-1"), Item("d", "FM-1")]
     assert order(["SN-1", "SN-3"], *items, run_first=["d", "b", "gone"]) == ["b", "a", "d", "c"]

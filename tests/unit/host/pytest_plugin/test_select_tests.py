@@ -19,13 +19,13 @@ Run = Callable[..., pytest.RunResult]
 CLAUSED = """
 import pytest
 
-@pytest.mark.clause("SN-6")
+@pytest.mark.clause("SN-6.2")
 def test_six(): pass
 
-@pytest.mark.clause("SN-7", "FM-1")
+@pytest.mark.clause("SN-6.3", "SN-7.1", "FM-1.1")
 def test_seven(): pass
 
-@pytest.mark.clause("MM-1")
+@pytest.mark.clause("MM-1.1")
 def test_other(): assert 0
 """
 
@@ -36,9 +36,9 @@ def run(pytester: pytest.Pytester, harness: Harness) -> Run:
     (pytester.path / "selftests/test_guest.py").write_text(CLAUSED)
     harness.layers = FakeLayers(
         {
-            "selftests/test_guest.py::test_six": ["SN-6"],
-            "selftests/test_guest.py::test_seven": ["SN-7", "FM-1"],
-            "selftests/test_guest.py::test_other": ["MM-1"],
+            "selftests/test_guest.py::test_six": ["SN-6.2"],
+            "selftests/test_guest.py::test_seven": ["SN-6.3", "SN-7.1", "FM-1.1"],
+            "selftests/test_guest.py::test_other": ["MM-1.1"],
         }
     )
     pytester.makeini("[pytest]\nmarkers = clause\n")
@@ -52,9 +52,10 @@ def run(pytester: pytest.Pytester, harness: Harness) -> Run:
 
 @pytest.mark.parametrize(
     ("clauses", "tests"),
-    [(["SN-6"], ["test_six"]), (["SN"], ["test_seven", "test_six"]),
-     (["SN-6", "FM-1"], ["test_seven", "test_six"])],
-    ids=["clause", "group", "two"],
+    [(["SN-6.2"], ["test_six"]), (["SN-6"], ["test_seven", "test_six"]),
+     (["SN-7"], ["test_seven"]), (["SN"], ["test_seven", "test_six"]),
+     (["SN-6.2", "FM-1"], ["test_seven", "test_six"])],
+    ids=["sentence", "clause", "other-clause", "group", "two"],
 )  # fmt: skip
 def test_clause_runs_its_tests_only(
     harness: Harness, run: Run, clauses: list[str], tests: list[str]

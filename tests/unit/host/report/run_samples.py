@@ -33,6 +33,24 @@ CONTRACT = """# Contract
 Prose that belongs to no clause.
 """
 
+NUMBERED_CONTRACT = """
+## FM: the map
+
+- **FM-1** Creation
+  - **FM-1.1** A first claim
+    over two lines.
+  - **FM-1.2** A second claim.
+- **FM-2** Cost
+  - **FM-2.1** Is low.
+  - A reason.
+  - **FM-2.2** Is bounded. Proved by: a document.
+  - Open: not measured
+    yet.
+- **FM-3** One sentence.
+
+  - **FM-3.1** A list of its own.
+"""
+
 SPLAT = """BUG: KASAN: slab-use-after-free in flowmap_lookup (net/netfilter/flowmap.c:212)
 Read of size 8 at addr ffff888004a31c40 by task python3/412
 

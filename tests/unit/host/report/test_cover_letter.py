@@ -61,8 +61,8 @@ lookup               1       0       0
 races                1       0       0
 all                  2       0       2
 
-Clauses of the contract that hold (2 of 4): MM-1..2
-Clauses not tested in this run: SN-1..2
+Sentences of the contract that hold (2 of 4): MM-1..2
+Sentences not tested in this run: SN-1..2
 
 Races: 1 test, 27 rounds; the actors overlapped in 22 of these.
 
@@ -74,11 +74,6 @@ To repeat, in a clone of the suite:
     tox -e vm -- --vmconfig base -k 'a or b'
 """
     )
-
-
-def test_consecutive_clause_ids_become_ranges() -> None:
-    names = ["V0-1", "MM-1", "MM-2", "MM-3", "MM-10", "FM-9", "FM-10", "odd", "<b>-x"]
-    assert cover_letter.clause_ranges(names) == "V0-1, MM-1..3, MM-10, FM-9..10, odd, <b>-x"
 
 
 def test_command_can_be_pasted_into_a_shell() -> None:

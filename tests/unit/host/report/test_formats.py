@@ -381,6 +381,21 @@ def test_html_marks_uncovered_clauses() -> None:
     assert "<em>GPL</em>" in text
 
 
+def test_html_has_sentences_below_their_clause() -> None:
+    contract = parse(run_samples.NUMBERED_CONTRACT.replace("A second claim", "A long claim" * 40))
+    run = run_samples.run(run_samples.result(clauses=("FM-1.1", "FM-3")))
+    text = html_report.render([run], contract)
+    names = re.findall(r'<th scope="row"><a href="#clause=[^"]*">([^<]*)</a>', text)
+    assert names == ["FM-1", "FM-1.1", "FM-1.2", "FM-2", "FM-2.1", "FM-2.2", "FM-3"]
+    assert "</a> Creation</th>" in text
+    assert "1 of 2 hold" in text
+    long = "A long claim" * 40 + "."
+    assert f'title="{long}"' in text  # the whole text
+    assert f">{long}" not in text
+    for words in ("1 passed", "no test", "open", "proved by other means"):
+        assert f'">{words}</td>' in text
+
+
 def test_html_without_runs_or_tests_is_a_page() -> None:
     for runs in ([], [run_samples.run(interrupted=True)]):
         assert "Failed." in re.sub("<[^>]*>", "", html_report.render(runs, ()))
@@ -400,3 +415,15 @@ def test_markdown_is_bounded_and_balanced() -> None:
     outside = re.sub(r"^(`{3,})text\n.*?\n\1$", "", text, flags=re.DOTALL | re.MULTILINE)
     assert outside.count("<details>") == outside.count("</details>")
     assert "<script>" not in outside.replace("\\<script\\>", "")
+
+
+def test_markdown_names_failed_sentences_with_their_text() -> None:
+    tests = (
+        run_samples.result("a.py::1", clauses=("FM-1.2", "FM-3")),
+        run_samples.result("a.py::2", Verdict.FAILED, clauses=("FM-1.1",)),
+    )
+    contract = parse(run_samples.NUMBERED_CONTRACT)
+    text = markdown_summary.render([run_samples.run(*tests)], contract)
+    assert "2 of 5 sentences of the contract hold in the tests that ran." in text
+    assert "Failed: FM-1.1." in text
+    assert "- FM-1.1: A first claim over two lines." in text

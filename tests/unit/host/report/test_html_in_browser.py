@@ -28,7 +28,7 @@ Ask = Callable[[str], Any]
 
 TESTS = (
     run_samples.result("selftests/lookup/test_a.py::test_found[ipv4]", clauses=("MM-1",)),
-    run_samples.result("selftests/lookup/test_a.py::test_found[ipv6]", clauses=("MM-1", "SN-2")),
+    run_samples.result("selftests/lookup/test_a.py::test_found[ipv6]", clauses=("MM-1", "SN-2.1")),
     run_samples.result(
         "selftests/snoop/test_b.py::test_splat",
         Verdict.SPLAT,
@@ -205,7 +205,7 @@ def test_several_runs_are_merged_with_the_worst_verdict_first(
         "hang": ["test_found[ipv4]"],
         "passed": 3,
         "run": True,
-        "columns": ["Clause", "base 2 runs", "debug"],
+        "columns": ["Sentence", "base 2 runs", "debug"],
     }
 
 

@@ -70,6 +70,19 @@ def test_sanitizing_cleans_and_bounds_texts_and_is_idempotent() -> None:
     assert summary_json.sanitize_run(tidied) == tidied
 
 
+def test_summary_counts_the_tests_of_each_sentence() -> None:
+    tests = (
+        run_samples.result("a.py::1", clauses=("SN-10.1", "SN-2.1")),
+        run_samples.result("a.py::2", Verdict.HANG, clauses=("SN-2.1",)),
+        run_samples.result("a.py::3", Verdict.SKIPPED, clauses=("SN-2.1",)),
+    )
+    values = json.loads(summary_json.render([run_samples.run(*tests)]))
+    assert list(values["contract"].items()) == [
+        ("SN-2.1", {"passed": 1, "failed": 1, "skipped": 1}),
+        ("SN-10.1", {"passed": 1, "failed": 0, "skipped": 0}),
+    ]
+
+
 def test_unknown_fields_are_ignored() -> None:
     run = run_samples.run(run_samples.result())
     values = json.loads(summary_json.render([run]))

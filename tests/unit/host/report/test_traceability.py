@@ -34,6 +34,29 @@ def test_matrix_has_a_state_per_clause_and_profile() -> None:
     assert traceability.count_proved(rows) == 2
 
 
+def test_clause_counts_its_sentences_that_hold() -> None:
+    runs = [
+        run_samples.run(
+            run_samples.result("a.py::1", clauses=("FM-1.1", "FM-2.1")),
+            run_samples.result("a.py::2", Verdict.PANIC, clauses=("FM-2.2",)),
+            run_samples.result("a.py::3", clauses=("FM-3",)),
+        )
+    ]
+    rows = traceability.build_matrix(runs, parse(run_samples.NUMBERED_CONTRACT))
+    ((group, clauses),) = traceability.by_clause(rows)
+    assert group == "the map"
+    assert [(clause.id, clause.title, len(clause.rows)) for clause in clauses] == [
+        ("FM-1", "Creation", 2),
+        ("FM-2", "Cost", 2),
+        ("FM-3", "", 1),
+    ]
+    assert [clause.cells[0] for clause in clauses] == [
+        traceability.Cell("none", "1 of 2 hold"),
+        traceability.Cell("failed", "1 of 2 hold"),
+        traceability.Cell("passed", "1 of 1 hold"),
+    ]
+
+
 def test_clause_proved_by_other_means_is_not_untested() -> None:
     clauses = parse(
         "## UP: upstream\n\n- **UP-1** Same. Proved by: a document.\n"
@@ -46,7 +69,7 @@ def test_clause_proved_by_other_means_is_not_untested() -> None:
         ["UP-2"],
     )
     page = html_report.render(runs, clauses)
-    assert "1 of 3 clauses of the contract hold in the tests that ran; 1 is proved by" in page
+    assert "1 of 3 sentences of the contract hold in the tests that ran; 1 is proved by" in page
     assert "1 had no test" in page
     text = markdown_summary.render(runs, clauses)
     assert "Proved by other means, see the contract: UP-1." in text
