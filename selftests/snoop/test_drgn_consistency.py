@@ -131,7 +131,7 @@ def _reverse_key(table: FlowTable, entry: FlowTuple) -> uapi.Key:
     return found
 
 
-@pytest.mark.clause("SN-6.4", "SN-6.7", "SN-6.9")
+@pytest.mark.clause("SN-6.9")
 @pytest.mark.parametrize(
     "teardown",
     [flow_teardown.conntrack_delete, flow_teardown.conntrack_flush, flow_teardown.table_delete],

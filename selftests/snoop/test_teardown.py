@@ -2,7 +2,7 @@
 """Flow teardown: found before, a miss as soon as the source table stops serving the flow."""
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -16,26 +16,33 @@ from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic import flow_teardown
 from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP, Connection, Flow
 
-TCP_TEARDOWNS: tuple[flow_teardown.TeardownAction, ...] = (
-    flow_teardown.client_fin,
-    flow_teardown.server_fin,
-    flow_teardown.client_rst,
-    flow_teardown.server_rst,
-    flow_teardown.idle_timeout,
-)
-TEARDOWNS: tuple[flow_teardown.TeardownAction, ...] = (
-    flow_teardown.conntrack_delete,
-    flow_teardown.conntrack_flush,
-    flow_teardown.flowtable_delete,
-    flow_teardown.table_delete,
-    flow_teardown.ruleset_flush,
-    flow_teardown.wan_down,
-    flow_teardown.lan_down,
-    flow_teardown.wan_delete,
-    flow_teardown.wan_move_netns,
-    flow_teardown.stale_route,
-    flow_teardown.ruleset_reload,
-)
+by_fin_or_rst = pytest.mark.clause("SN-6.2")
+by_expiry = pytest.mark.clause("SN-6.3")
+by_conntrack = pytest.mark.clause("SN-6.4")
+by_route = pytest.mark.clause("SN-6.5")
+by_device = pytest.mark.clause("SN-6.6")
+by_table = pytest.mark.clause("SN-6.7")
+
+TCP_TEARDOWNS: dict[flow_teardown.TeardownAction, pytest.MarkDecorator] = {
+    flow_teardown.client_fin: by_fin_or_rst,
+    flow_teardown.server_fin: by_fin_or_rst,
+    flow_teardown.client_rst: by_fin_or_rst,
+    flow_teardown.server_rst: by_fin_or_rst,
+    flow_teardown.idle_timeout: by_expiry,
+}
+TEARDOWNS: dict[flow_teardown.TeardownAction, pytest.MarkDecorator] = {
+    flow_teardown.conntrack_delete: by_conntrack,
+    flow_teardown.conntrack_flush: by_conntrack,
+    flow_teardown.flowtable_delete: by_table,
+    flow_teardown.table_delete: by_table,
+    flow_teardown.ruleset_flush: by_table,
+    flow_teardown.wan_down: by_device,
+    flow_teardown.lan_down: by_device,
+    flow_teardown.wan_delete: by_device,
+    flow_teardown.wan_move_netns: by_device,
+    flow_teardown.stale_route: by_route,
+    flow_teardown.ruleset_reload: by_table,
+}
 # A stale IPv6 route has its own test below: it is stale in one direction only.
 IPV6_TEARDOWNS = (
     flow_teardown.conntrack_delete,
@@ -52,11 +59,17 @@ _PAYLOAD = b"and one thing more"
 
 
 def _teardown_cases(
-    name: str, protocol: int, version: int, teardowns: Sequence[flow_teardown.TeardownAction]
+    name: str, protocol: int, version: int, teardowns: Iterable[flow_teardown.TeardownAction]
 ) -> list[Any]:
     """Return one test case for each teardown, with flows of one kind."""
     return [
-        pytest.param(protocol, version, teardown, id=f"{name}-{teardown.__name__}")
+        pytest.param(
+            protocol,
+            version,
+            teardown,
+            id=f"{name}-{teardown.__name__}",
+            marks=TEARDOWNS[teardown],
+        )
         for teardown in teardowns
     ]
 
@@ -99,9 +112,14 @@ def readers_of(
     return checked_readers
 
 
-@pytest.mark.clause("SN-6.2", "SN-6.3")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
-@pytest.mark.parametrize("teardown", TCP_TEARDOWNS, ids=lambda teardown: teardown.__name__)
+@pytest.mark.parametrize(
+    "teardown",
+    [
+        pytest.param(teardown, id=teardown.__name__, marks=shows)
+        for teardown, shows in TCP_TEARDOWNS.items()
+    ],
+)
 def test_tcp_flow_after_close_is_miss(
     private_router: Router,
     open_private_connection: OpenConnection,
@@ -173,7 +191,7 @@ def test_half_closed_tcp_flow_is_found_while_served(
     readers.assert_miss(flow)
 
 
-@pytest.mark.clause("SN-6.1", "SN-6.4", "SN-6.5", "SN-6.6", "SN-6.7")
+@pytest.mark.clause("SN-6.1")
 @pytest.mark.parametrize(
     ("protocol", "version", "teardown"),
     [
