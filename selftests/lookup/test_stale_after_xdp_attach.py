@@ -32,7 +32,7 @@ def test_flow_is_missed_after_xdp_attach_until_next_packets(
     mode: int,
     version: int,
 ) -> None:
-    """The direction that leaves by the device is missed before any packet; packets bring it back."""
+    """The direction that leaves by the device is missed at once; the next packets bring it back."""
     program = load_bpf("xdp_flow_lookup", private_flowmap)
     for direction, port in enumerate((private_router.wan, private_router.lan)):
         protocol = (IPPROTO_TCP, IPPROTO_UDP)[direction]
