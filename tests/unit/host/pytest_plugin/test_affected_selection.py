@@ -15,6 +15,7 @@ import pytest
 from fixtures.host.affected import kernel_changes
 from fixtures.host.affected.changed_lines import functions
 from fixtures.host.coverage.executed_lines import ExecutedLines, MeasuredFile
+from fixtures.host.kernel.sources import resolver
 from fixtures.host.pytest_plugin import affected_mode
 from fixtures.host.util.errors import UserError
 from fixtures.host.util.paths import ROOT
@@ -92,7 +93,7 @@ def select(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Se
     monkeypatch.setattr(affected_mode, "CONTRACT", project / "docs/contract.md")
     monkeypatch.setattr(affected_mode, "_COVERAGE", project / "build/coverage")
     source = SimpleNamespace(fetch=lambda _progress: SimpleNamespace(folder=tree))
-    monkeypatch.setattr(affected_mode.resolver, "resolve_source", lambda *_: source)
+    monkeypatch.setattr(resolver, "resolve_source", lambda *_: source)
     options = SimpleNamespace(tree=None, image=None, tarball=None)
     monkeypatch.setattr(affected_mode, "from_namespace", lambda _option: options)
     config = cast(
