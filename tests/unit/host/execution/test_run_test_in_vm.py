@@ -117,8 +117,8 @@ class FakeVM:
     def wait_exit(self, _seconds: float) -> bool:
         return True
 
-    def exit_signal(self) -> None:
-        return None
+    def exit_problem(self) -> str:
+        return ""
 
     def stderr(self) -> str:
         return ""
