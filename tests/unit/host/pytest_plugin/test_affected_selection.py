@@ -208,3 +208,31 @@ def test_damaged_measurement_is_one_line(project: Path, select: Select) -> None:
 def test_nothing_changed_is_one_line(select: Select) -> None:
     with pytest.raises(UserError, match=r"since HEAD \(there are none\): give an older revision"):
         select()
+
+
+@pytest.mark.usefixtures("select")
+def test_revision_is_checked_before_a_kernel_is_built(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def require(revision: str, tree: Path | None = None) -> None:
+        options = SimpleNamespace(tree=tree)
+        monkeypatch.setattr(affected_mode, "from_namespace", lambda _option: options)
+        values = {"since": revision}
+        config = SimpleNamespace(option=None, getoption=values.__getitem__)
+        affected_mode.require_changes(cast(pytest.Config, config))
+
+    with pytest.raises(UserError, match="nothing has changed since HEAD: give an older"):
+        require("HEAD")
+    with pytest.raises(UserError, match="give a revision with --since"):
+        require("nowhere")
+    tree = project.parent / "linux"
+    tree.mkdir()
+    (tree / "a.c").touch()
+    _git(tree, "init", "-q")
+    _git(tree, "add", ".")
+    _git(tree, "commit", "-qm", "first")
+    with pytest.raises(UserError, match="nothing has changed since HEAD"):
+        require("HEAD", tree)
+    (project / "docs/contract.md").write_text("edited")
+    require("HEAD", tree)
+    require("HEAD")
