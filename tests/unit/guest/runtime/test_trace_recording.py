@@ -64,3 +64,12 @@ def test_debug_messages_of_later_modules_are_enabled_by_modprobe_options(
         assert options.read_text() == ('options nf_flow_table dyndbg="file net/netfilter/* +p"\n')
     assert control.read_text() == "file net/netfilter/* -p\n"
     assert not options.exists()
+
+
+def test_names_of_compressed_modules_have_no_suffix(tmp_path: Path) -> None:
+    index = tmp_path / "modules.dep"
+    index.write_text(
+        "kernel/net/nf_flow_table.ko.xz: kernel/net/nf_conntrack.ko.zst\n"
+        "kernel/net/nf-conntrack.ko.zst:\nkernel/net/dummy.ko:\n"
+    )
+    assert trace_recording.module_names(index) == ["nf_flow_table", "nf_conntrack", "dummy"]
