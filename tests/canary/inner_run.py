@@ -4,6 +4,8 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +23,26 @@ def inner_environment(**variables: str) -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     env.pop("TOX_ENV_NAME", None)
     return {**env, **variables}
+
+
+def wait_until(condition: Callable[[], bool], description: str, timeout: float = 300.0) -> None:
+    """Wait for a condition, at most ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"{description}: not within {timeout:g} s"
+        time.sleep(0.1)
+
+
+def marked_processes(mark: str) -> list[str]:
+    """Return the command lines of the processes whose environment contains a string."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue  # the process has exited
+    return found
 
 
 def pytest_command(report: Path, *options: str) -> list[str]:

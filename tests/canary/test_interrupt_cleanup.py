@@ -5,37 +5,24 @@ import json
 import os
 import signal
 import subprocess
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.canary.inner_run import FAULTY_TESTS, ROOT, inner_environment, pytest_command
+from tests.canary.inner_run import (
+    FAULTY_TESTS,
+    ROOT,
+    inner_environment,
+    marked_processes,
+    pytest_command,
+    wait_until,
+)
 
 # Without the fault plugin its QEMU is not killed: it waits until its deadline.
 _WAITING_TEST = f"{FAULTY_TESTS}/test_user_space.py::test_qemu_is_killed"
 _TIMEOUT = 300  # seconds
-
-
-def _wait_until(condition: Callable[[], bool], description: str) -> None:
-    deadline = time.monotonic() + _TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, f"{description}: not within {_TIMEOUT} s"
-        time.sleep(0.1)
-
-
-def _marked_processes(mark: str) -> list[str]:
-    """Return the command lines of the processes whose environment contains a string."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (folder / "environ").read_bytes():
-                found.append((folder / "cmdline").read_text().replace("\0", " "))
-        except OSError:
-            continue  # the process has exited
-    return found
 
 
 @pytest.fixture(autouse=True)
@@ -66,13 +53,13 @@ def test_run_ended_by_signal_leaves_no_process(
     ) as run:
         # The QEMU that saves S2 maps a memory file of its own and may still run; only a QEMU
         # that restores S2 has its path on the command line.
-        _wait_until(
-            lambda: any("qemu" in line and "/S2" in line for line in _marked_processes(mark)),
+        wait_until(
+            lambda: any("qemu" in line and "/S2" in line for line in marked_processes(mark)),
             "QEMU restores the snapshot S2 for the test",
         )
         os.kill(run.pid, ending_signal)
         run.wait(_TIMEOUT)
-    _wait_until(lambda: not _marked_processes(mark), "all processes of the run have exited")
+    wait_until(lambda: not marked_processes(mark), "all processes of the run have exited")
     if ending_signal is not signal.SIGKILL:
         assert json.loads((tmp_path / "summary.json").read_text())["info"]["interrupted"]
         assert run.returncode == 2

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """constraints.txt pins every package of the dependency groups, with all that these need."""
 
+import ast
 import configparser
 import importlib.metadata
 import re
+import sys
 import tomllib
 
 from packaging.requirements import Requirement
@@ -55,3 +57,25 @@ def test_tox_installs_with_constraints() -> None:
     for name in tox.sections():
         if name != "testenv" and "set_env" in tox[name]:
             assert "{[testenv" in tox[name]["set_env"], name
+
+
+def test_every_imported_package_is_a_requirement() -> None:
+    """A package that only another one needs can be gone with its next version."""
+    imported = set()
+    for top in ("fixtures", "selftests", "tests"):
+        for path in (ROOT / top).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_bytes())):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    imported.add(node.module.partition(".")[0])
+    distributions = importlib.metadata.packages_distributions()
+    declared = {*requirements(), "flowmap-suite"}
+    others = imported - sys.stdlib_module_names - {"fixtures", "selftests", "tests"}
+    missing = {
+        name
+        for name in others
+        if name in distributions
+        and not declared & {canonicalize_name(each) for each in distributions[name]}
+    }
+    assert missing == set()

@@ -81,7 +81,11 @@ def _text(node: ast.expr) -> str:
 
 
 def test_every_variable_of_the_suite_is_listed() -> None:
-    read = set(re.findall(r'environ\S*\W"(FLOWMAP_\w+)"', _sources("fixtures", "tests/unit")))
+    read = set(
+        re.findall(
+            r'environ\S*\W"(FLOWMAP_\w+)"', _sources("fixtures", "tests/unit", "tests/interrupts")
+        )
+    )
     listed = {name for name in _column("environment.md", "variable") if name.startswith("FLOWMAP_")}
     assert listed == read
 

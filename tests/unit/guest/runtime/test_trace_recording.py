@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.guest.kernel import modules
 from fixtures.guest.runtime import trace_recording
 
 
@@ -59,8 +60,24 @@ def test_debug_messages_of_later_modules_are_enabled_by_modprobe_options(
     monkeypatch.setattr(trace_recording, "DYNAMIC_DEBUG", control)
     monkeypatch.setattr(trace_recording, "MODPROBE_OPTIONS", options)
     monkeypatch.setattr(trace_recording, "module_names", lambda: ["nf_flow_table"])
+    monkeypatch.setattr(modules, "EXTRA_PARAMETERS", tmp_path / "parameters")
+    loaded: list[bytes] = []
+    monkeypatch.setattr(modules.libc, "syscall", lambda *args: loaded.append(args[2]))
+    modules.load_file(tmp_path)
     with trace_recording._debug_messages(["file net/netfilter/*"]):
+        modules.load_file(tmp_path, "a=1")
         assert control.read_text() == "file net/netfilter/* +p\n"
         assert options.read_text() == ('options nf_flow_table dyndbg="file net/netfilter/* +p"\n')
     assert control.read_text() == "file net/netfilter/* -p\n"
     assert not options.exists()
+    modules.load_file(tmp_path)
+    assert loaded == [b"", b'a=1 dyndbg="file net/netfilter/* +p"', b""]
+
+
+def test_names_of_compressed_modules_have_no_suffix(tmp_path: Path) -> None:
+    index = tmp_path / "modules.dep"
+    index.write_text(
+        "kernel/net/nf_flow_table.ko.xz: kernel/net/nf_conntrack.ko.zst\n"
+        "kernel/net/nf-conntrack.ko.zst:\nkernel/net/dummy.ko:\n"
+    )
+    assert trace_recording.module_names(index) == ["nf_flow_table", "nf_conntrack", "dummy"]

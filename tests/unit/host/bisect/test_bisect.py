@@ -160,3 +160,23 @@ def test_status_for_git_bisect(
 def test_interrupted_run_aborts() -> None:
     run = run_samples.run(run_samples.result(), interrupted=True)
     assert classify(2, [run])[0] == ABORT
+
+
+def test_hooks_and_variables_of_the_user_are_not_obeyed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = tmp_path / "hooks/post-checkout"
+    hook.parent.mkdir()
+    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/hook-ran\nexit 1\n")
+    hook.chmod(0o755)
+    (tmp_path / "gitconfig").write_text(f"[core]\n\thooksPath = {hook.parent}\n")
+    tree = tmp_path / "a tree"
+    commits = _repository(tree, STATES)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "index"))
+
+    def step(_clone: Path, report: Path) -> list[str]:
+        return [sys.executable, "-c", SCRIPT, str(report.with_name("steps"))]
+
+    assert bisect(tree, commits[0], commits[7], step, tmp_path / "work") == 0
+    assert not (tmp_path / "hook-ran").exists()

@@ -101,7 +101,7 @@ def test_list_shows_total_and_limit(
     shown = capsys.readouterr().out
     assert "build/run" in shown
     assert "(left by a killed run)" in shown
-    assert "(limit 2.0 GiB)" in shown.splitlines()[-1]
+    assert "MiB of 2.0 GiB count: " in shown.splitlines()[-1]
     assert left(root) == {*ENTRIES, *LEFTOVERS}
 
 
@@ -227,3 +227,20 @@ def test_machines_cores_and_bisections_are_listed_and_not_removed_in_use(
         assert path.exists()
     assert cli.main(["prune", "--all"]) == 0
     assert not (path / "data").exists()
+
+
+def test_saved_machines_and_cores_count_and_the_oldest_go(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = make(root, "build/kept/old", 50 * DAY)
+    core = make(root, "build/cores/new", DAY / 2)
+    # All entries of the cache, ccache and history fit below the limit.
+    monkeypatch.setenv("FLOWMAP_CACHE_LIMIT", str(8.5 * MIB / (1 << 30)))
+    assert cli.main(["prune"]) == 0
+    assert not machine.exists()
+    assert core.exists()
+    assert left(root) == set(ENTRIES)
+    # A younger core displaces the oldest entry of the cache.
+    make(root, "build/cores/newer", 60)
+    assert cli.main(["prune"]) == 0
+    assert left(root) == set(ENTRIES) - {"cache/kernels/aaa"}

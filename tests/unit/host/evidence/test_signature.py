@@ -70,6 +70,44 @@ def test_signature_by_another_key_is_refused(
     assert main(["verify", str(signed), "--key", f"{other}.pub"]) == 1
 
 
+def test_changed_signature_is_refused(
+    signed: Path, keys: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (signature,) = (path for path in signed.parent.glob(f"{signed.name}.*"))
+    lines = signature.read_text().splitlines(keepends=True)
+    # One character of the signature itself; it stays valid base64.
+    middle = len(lines[1]) // 2
+    other = "A" if lines[1][middle] != "A" else "B"
+    lines[1] = lines[1][:middle] + other + lines[1][middle + 1 :]
+    signature.write_text("".join(lines))
+    assert main(["verify", str(signed), "--key", str(keys[1])]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"damaged: {signature}: not a signature of this archive")
+    assert err.count("\n") == 1
+
+
+def test_signature_made_for_another_purpose_is_refused(
+    signed: Path, keys: tuple[Path, Path]
+) -> None:
+    if keys[0].read_text().startswith("untrusted"):
+        pytest.skip("minisign's signatures name no purpose")
+    Path(f"{signed}.sig").unlink()
+    argv = ["ssh-keygen", "-q", "-Y", "sign", "-f", str(keys[0]), "-n", "git", str(signed)]
+    subprocess.run(argv, check=True, capture_output=True)
+    assert main(["verify", str(signed), "--key", str(keys[1])]) == 1
+
+
+def test_byte_changed_after_signing_is_refused(signed: Path, keys: tuple[Path, Path]) -> None:
+    content = bytearray(signed.read_bytes())
+    for position in range(0, len(content), max(1, len(content) // 20)):
+        content[position] ^= 1
+        signed.write_bytes(content)
+        assert main(["verify", str(signed), "--key", str(keys[1])]) == 1
+        content[position] ^= 1
+    signed.write_bytes(content)
+    assert main(["verify", str(signed), "--key", str(keys[1])]) == 0
+
+
 def test_missing_signature_is_refused(archive: Path, keys: tuple[Path, Path]) -> None:
     assert main(["verify", str(archive), "--key", str(keys[1])]) == 1
 

@@ -51,7 +51,7 @@ def test_script_adds_symbols_of_loaded_modules_before_breakpoints(modules: Path)
         "without_file": {".text": 0x4000},
     }
     script = gdb_session.gdb_script(
-        Path("/tmp/gdb"), sections, modules, ["flow_offload_add"], Path("/src")
+        Path("/tmp/gdb"), sections, modules, ["flow_offload_add"], Path("/src"), modules
     ).splitlines()
     symbols = f"add-symbol-file {modules / 'nf_flow_table.ko'} 0x1000 -s .data 0x2000"
     assert script.index("target remote /tmp/gdb") < script.index(symbols)
@@ -62,5 +62,5 @@ def test_script_adds_symbols_of_loaded_modules_before_breakpoints(modules: Path)
 
 
 def test_script_without_breakpoint_leaves_the_vm_stopped(modules: Path) -> None:
-    script = gdb_session.gdb_script(Path("/tmp/gdb"), {}, modules, [], None)
+    script = gdb_session.gdb_script(Path("/tmp/gdb"), {}, modules, [], None, modules)
     assert "continue" not in script

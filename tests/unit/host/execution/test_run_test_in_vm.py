@@ -13,6 +13,8 @@ from fixtures.host.execution.failure_capture import CORE_NOTE, FailureCapture
 from fixtures.host.execution.run_test_in_vm import Execution, Executor
 from fixtures.host.execution.snapshot_layers import SnapshotLayers
 from fixtures.host.model.debug_options import DebugOptions
+from fixtures.host.util.errors import KernelError, UserError
+from fixtures.host.util.subprocess_util import CommandError
 from fixtures.host.vm.channel import Channel, ChannelClosed, ChannelTimeout
 from fixtures.host.vm.qemu_process import VM
 from fixtures.wire import Message, encode
@@ -117,8 +119,8 @@ class FakeVM:
     def wait_exit(self, _seconds: float) -> bool:
         return True
 
-    def exit_signal(self) -> None:
-        return None
+    def exit_problem(self) -> str:
+        return ""
 
     def stderr(self) -> str:
         return ""
@@ -219,3 +221,25 @@ def test_repetition_leaves_the_machine_of_the_first_failure() -> None:
         "test", None, 5.0, 0, is_failure=lambda _done: True, captured=False
     )
     assert (capture.saved, done.machine_saved) == ([], False)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KernelError("kernel splat before any test: WARNING"),
+        UserError("the guest's agent does not start"),
+        ChannelClosed("QEMU has exited"),
+        OSError(28, "No space left on device"),
+        CommandError(["cp"], 1, "", "No space left on device"),
+        QMPError("no answer"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_vm_that_does_not_start_is_the_verdict_of_its_test(error: Exception) -> None:
+    def restore(*_: object) -> tuple[VM, str]:
+        raise error
+
+    layers = cast(SnapshotLayers, SimpleNamespace(restore=restore))
+    done = Executor(layers, 1.0, lambda _vm, _q: {}).run("test", None, 5.0, 0)
+    assert done.vm_failure == "infra"
+    assert done.vm_failure_detail == f"cannot start a VM for the test: {error}"

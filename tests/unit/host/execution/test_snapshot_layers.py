@@ -97,6 +97,24 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     return made
 
 
+@pytest.mark.parametrize("damaged", [None, b"", b'{"a": [', b"null"])
+def test_snapshot_with_damaged_clauses_is_made_again(
+    make: Make, tmp_path: Path, damaged: bytes | None
+) -> None:
+    make(FakeVM(), snapshots=True).clauses_by_test()
+    (file,) = tmp_path.glob("snapshots/*/clauses.json")
+    if damaged is None:
+        file.unlink()
+    else:
+        file.write_bytes(damaged)
+    vm = FakeVM()
+    assert make(vm, snapshots=True).clauses_by_test() == {}
+    assert vm.requests == ["deliver", "start"]
+    vm = FakeVM()
+    assert make(vm, snapshots=True).clauses_by_test() == {}
+    assert vm.requests == []
+
+
 @pytest.mark.parametrize("request_kind", ["deliver", "start", "features"])
 @pytest.mark.parametrize(
     "error",

@@ -15,6 +15,7 @@ from fixtures.host.execution.snapshot_layers import SnapshotLayers
 from fixtures.host.execution.verdict import TestVerdict
 from fixtures.host.model.results import TestResult, Verdict, area_of, outcome_of
 from fixtures.host.pytest_plugin import (
+    affected_mode,
     controller,
     guest_runner,
     guest_test_paths,
@@ -177,6 +178,7 @@ def install_fakes(root: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
         controller, "hold_report_directory", lambda _chosen: nullcontext(harness.context.report)
     )
     monkeypatch.setattr(controller, "prune_automatically", lambda *_: None)
+    monkeypatch.setattr(affected_mode, "require_changes", lambda _config: None)
     monkeypatch.setattr(controller, "find_gaps", lambda _clauses: harness.gaps)
     monkeypatch.setattr(xdist_ssh_workers, "is_local", lambda _controller: harness.local)
     for role in (controller, xdist_worker):

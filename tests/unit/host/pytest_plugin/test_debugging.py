@@ -11,6 +11,7 @@ from fixtures.host.config.vm_profile import load_profile
 from fixtures.host.model.debug_options import DebugOptions
 from fixtures.host.pytest_plugin import debugging
 from fixtures.host.pytest_plugin.run_context import RunContext
+from fixtures.host.pytest_plugin.select_tests import limit_workers
 from fixtures.host.util.errors import UserError
 from tests.unit.host.pytest_plugin.harness_fakes import make_context
 
@@ -87,3 +88,13 @@ def test_workers_get_the_options(tmp_path: Path) -> None:
     context = replace(make_context(tmp_path), debug=options)
     assert RunContext.from_json(context.to_json()).debug == options
     assert DebugOptions.from_values(json.loads(json.dumps(asdict(options)))) == options
+
+
+@pytest.mark.usefixtures("terminal")
+def test_breakpoint_gets_terminal_if_no_worker_is_needed(pytester: pytest.Pytester) -> None:
+    config = pytester.parseconfig("-p", PLUGIN, "-n", "auto")
+    options = debugging.debug_options(config)
+    assert not options.terminal
+    assert not debugging.give_terminal_if_alone(config, options).terminal
+    limit_workers(config, 1)
+    assert debugging.give_terminal_if_alone(config, options).terminal

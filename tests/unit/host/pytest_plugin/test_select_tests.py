@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from fixtures.host.pytest_plugin import select_tests
-from fixtures.host.pytest_plugin.select_tests import limit_workers, selected_tests
+from fixtures.host.pytest_plugin.select_tests import limit_workers, narrows, selected_tests
 from fixtures.host.util.errors import UserError
 from tests.unit.host.pytest_plugin.harness_fakes import PLUGINS, FakeLayers, Harness
 
@@ -212,3 +212,19 @@ def test_workers_are_no_more_than_tests(
 def test_every_listing_option_exists(pytester: pytest.Pytester) -> None:
     option = pytester.parseconfig().option
     assert all(hasattr(option, name) for name in select_tests._LISTING_OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ([], False), (["-n", "8"], False), (["selftests"], True), (["-k", "netns"], True),
+        (["-m", "clause"], True), (["--clause", "SN"], True), (["--lf"], True), (["--sw"], True),
+        (["--affected"], True),
+    ],
+)  # fmt: skip
+def test_memory_of_all_workers_is_required_at_once_for_the_whole_suite_only(
+    pytester: pytest.Pytester, args: list[str], expected: bool
+) -> None:
+    pytester.mkpydir("selftests")
+    config = _config(pytester, "-o", "testpaths=selftests", *args)
+    assert narrows(config) is expected

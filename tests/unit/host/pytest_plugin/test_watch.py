@@ -74,7 +74,7 @@ def test_save_during_a_run_stops_it_and_starts_another(
     monkeypatch.setattr(watch, "file_state", look)
     monkeypatch.setattr(watch, "_command", lambda _config: [sys.executable, "-c", script])
     config = SimpleNamespace(
-        getoption=lambda _name: True,
+        getoption=lambda name: name == "affected",
         option=None,
         invocation_params=SimpleNamespace(dir=tmp_path, args=()),
     )
@@ -88,4 +88,17 @@ def test_watch_without_affected_is_refused(harness: Harness, pytester: pytest.Py
     result = pytester.runpytest_inprocess(*PLUGINS, "--watch", "selftests", no_reraise_ctrlc=True)
     assert result.ret == 2
     result.stderr.fnmatch_lines(["error: --watch repeats the affected tests: *"])
+    assert harness.events == []
+
+
+@pytest.mark.parametrize("option", ["--pdb", "--shell-on-failure", "--gdb", "--break=f"])
+def test_watch_of_a_run_that_asks_the_user_is_refused(
+    harness: Harness, pytester: pytest.Pytester, option: str
+) -> None:
+    result = pytester.runpytest_inprocess(
+        *PLUGINS, "--affected", "--watch", option, "selftests", no_reraise_ctrlc=True
+    )
+    assert result.ret == 2
+    (line,) = result.stderr.lines
+    assert line.startswith("error: --watch stops a run when a file is saved: use --keep-vm")
     assert harness.events == []

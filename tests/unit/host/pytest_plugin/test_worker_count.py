@@ -8,10 +8,13 @@ from typing import cast
 import pytest
 
 from fixtures.host.config import vm_profile
-from fixtures.host.pytest_plugin import worker_count
+from fixtures.host.pytest_plugin import controller, worker_count
 from fixtures.host.pytest_plugin.worker_count import auto_worker_count, require_memory
 from fixtures.host.util.errors import UserError
 from fixtures.host.util.host_limits import HostLimits
+from tests.unit.host.pytest_plugin.harness_fakes import PLUGINS, Harness
+
+pytest_plugins = ["pytester"]
 
 BASE = vm_profile.load_profile("base")
 PROFILE = dataclasses.replace(BASE, vm=dataclasses.replace(BASE.vm, memory_mib=1024))
@@ -70,3 +73,14 @@ def test_worker_count_is_that_of_xdist(
 def test_environment_variable_of_xdist_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_XDIST_AUTO_NUM_WORKERS", "7")
     assert worker_count.choose_auto_workers(config("auto")) is None
+
+
+def test_memory_is_required_for_the_workers_that_start(
+    harness: Harness, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    required: list[int] = []
+    monkeypatch.setattr(controller, "require_memory", lambda _, workers: required.append(workers))
+    for tests in ("selftests", "selftests/test_guest.py::test_passes"):
+        pytester.runpytest_inprocess(*PLUGINS, "-n", "8", tests, no_reraise_ctrlc=True)
+    assert required == [2, 1]
+    assert harness.events
