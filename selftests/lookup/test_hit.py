@@ -3,8 +3,9 @@
 
 import os
 import struct
+import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from scapy.layers.l2 import Ether
 from fixtures.flowmap import uapi
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.bpf import prog_syscalls
-from fixtures.guest.net import netlink, rtnetlink
+from fixtures.guest.net import netlink, netns, rtnetlink
 from fixtures.guest.pytest_plugin.plugin_api import LoadBpf, OpenConnection, router_config_id
 from fixtures.guest.topology import pppoe
 from fixtures.guest.topology.client_router_server import Router, RouterConfig
@@ -272,6 +273,22 @@ def test_value_holds_output_and_next_hop_mac(
         )
 
 
+def _own_messages(log: int) -> list[str]:
+    """Return the messages after the position of a /dev/kmsg that this thread has written.
+
+    Without CONFIG_PRINTK_CALLER a record does not name its writer: all messages count then.
+    """
+    messages = []
+    with suppress(BlockingIOError):  # the end of the log
+        while record := os.read(log, 8192).decode(errors="replace"):
+            prefix, _, text = record.partition(";")
+            fields = prefix.split(",")
+            callers = [field for field in fields if field.startswith("caller=")]
+            if callers in ([], [f"caller=T{threading.get_native_id()}"]):
+                messages.append(text)
+    return messages
+
+
 @pytest.mark.clause("V0-11")
 def test_lookups_write_nothing_to_kernel_log(
     router: Router,
@@ -280,7 +297,10 @@ def test_lookups_write_nothing_to_kernel_log(
     cleanup: ExitStack,
     load_bpf: LoadBpf,
 ) -> None:
-    """Lookups by XDP and bpf(2) write nothing to the kernel log."""
+    """Lookups by XDP and bpf(2) write nothing to the kernel log.
+
+    Other tasks and interrupts may write to it meanwhile.
+    """
     program = load_bpf("xdp_flow_lookup", flowmap)
     conn = open_connection(IPPROTO_UDP, 4)
     flow = conn.wait_offloaded()
@@ -294,8 +314,7 @@ def test_lookups_write_nothing_to_kernel_log(
     for key in flow.keys:
         bpf.lookup(flowmap, key)
     list(bpf.iterate_keys(flowmap))
-    with pytest.raises(BlockingIOError):
-        os.read(log, 8192)
+    assert _own_messages(log) == []
 
 
 @pytest.mark.clause("FM-3.13", "FM-3.14")
@@ -329,13 +348,16 @@ def test_value_mac_addresses_follow_neighbour_table(
 
 
 @pytest.mark.clause("FM-3.17")
-def test_value_expiry_is_within_flow_timeout(flowmap: int, open_connection: OpenConnection) -> None:
+def test_value_expiry_is_within_flow_timeout(
+    router: Router, flowmap: int, open_connection: OpenConnection
+) -> None:
     """The value's expiry lies within the UDP flow timeout from now."""
     flow = open_connection(IPPROTO_UDP, 4).wait_offloaded()
     value = bpf.lookup(flowmap, flow.original)
     remaining = value.expires - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    # nf_flowtable_udp_timeout is 30 s; the kernel rounds to jiffies.
-    assert 0 < remaining <= 31 * 10**9
+    timeout = int(netns.get_sysctl(router.namespace, "netfilter/nf_flowtable_udp_timeout"))
+    # The kernel rounds to jiffies.
+    assert 0 < remaining <= (timeout + 1) * 10**9
 
 
 @pytest.mark.clause("FM-3.18")

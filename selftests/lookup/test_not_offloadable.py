@@ -33,17 +33,17 @@ class Packets:
 NOT_OFFLOADABLE = {
     "icmp": Packets(ICMP(type=8, id=7), ICMP(type=0, id=7)),
     "sctp": Packets(
-        SCTP(sport=40000, dport=7000) / SCTPChunkInit(init_tag=1),
-        SCTP(sport=7000, dport=40000, tag=1) / SCTPChunkInitAck(init_tag=2),
+        SCTP(sport=20000, dport=7000) / SCTPChunkInit(init_tag=1),
+        SCTP(sport=7000, dport=20000, tag=1) / SCTPChunkInitAck(init_tag=2),
     ),
     "gre": Packets(GRE(proto=0x0800), GRE(proto=0x0800)),
     "gre-key": Packets(
         GRE(proto=0x0800, key_present=1, key=7), GRE(proto=0x0800, key_present=1, key=7)
     ),
     "ip-options": Packets(
-        UDP(sport=40000, dport=7000), UDP(sport=7000, dport=40000), options=(IPOption_NOP(),) * 4
+        UDP(sport=20000, dport=7000), UDP(sport=7000, dport=20000), options=(IPOption_NOP(),) * 4
     ),
-    "no-reply": Packets(UDP(sport=40000, dport=7000), None),
+    "no-reply": Packets(UDP(sport=20000, dport=7000), None),
 }
 
 

@@ -28,7 +28,7 @@ from fixtures.guest.core.expect_errno import expect_errno
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import modules
 from fixtures.guest.net import conntrack, flowtable, netlink, netns, nftables, rtnetlink
-from fixtures.guest.runtime import leak_check
+from fixtures.guest.runtime import kernel_state, leak_check
 from fixtures.guest.topology import client_router_server
 from fixtures.guest.topology.client_router_server import Interface, Router, RouterConfig
 from fixtures.guest.traffic.connections import Connection, connect
@@ -96,7 +96,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             modules.modprobe(name)
         if not modules.loaded(modules.FLOWMAP_MODULE):
             modules.load(modules.FLOWMAP_MODULE)
-        self._kernel_state_before = leak_check.read_kernel_state()
+        self._kernel_state_before = kernel_state.read_kernel_state()
         # Other tests cover autoload by BPF_MAP_CREATE; modprobe is slow.
         self._cleanup.enter_context(modules.autoload_disabled())
 

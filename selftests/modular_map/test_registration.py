@@ -262,6 +262,7 @@ def test_core_attr_refusal_leaves_no_module_ref(cleanup: ExitStack) -> None:
 
 
 @pytest.mark.clause("MM-6.4")
+@pytest.mark.usefixtures("own_kernel", "expedited_grace_periods")
 @pytest.mark.deadline(120)
 def test_repeated_module_load_unload_leaks_no_memory() -> None:
     """Repeated module loads and unloads do not accumulate module memory."""

@@ -26,16 +26,8 @@ ROUNDS = 16 * iterations_scale()
 _MIN_MAP_BYTES = 256
 """Lower bound of the memory in bytes that one leaked map would take."""
 
-_RCU_EXPEDITED = Path("/sys/kernel/rcu_expedited")
 _MEMINFO = Path("/proc/meminfo")
 _SYS_SLAB = Path("/sys/kernel/slab")
-
-
-@pytest.fixture
-def _expedited_grace_periods(cleanup: ExitStack) -> None:
-    """Expedite grace periods: creating a map waits for two."""
-    cleanup.callback(_RCU_EXPEDITED.write_text, _RCU_EXPEDITED.read_text())
-    _RCU_EXPEDITED.write_text("1\n")
 
 
 def _unreclaimable_slab() -> int:
@@ -101,7 +93,7 @@ def _directions(fd: int, flow: Flow) -> list[int]:
 
 
 @pytest.mark.clause("SN-6.4", "SN-9.2", "SN-13.2", "SN-13.3", "SN-13.4", "SN-13.7")
-@pytest.mark.usefixtures("_expedited_grace_periods")
+@pytest.mark.usefixtures("expedited_grace_periods")
 @pytest.mark.deadline(120)
 def test_view_beyond_limit_is_enospc(
     private_router: Router,
@@ -155,7 +147,7 @@ def test_view_beyond_limit_is_enospc(
 
 @pytest.mark.soak
 @pytest.mark.clause("MM-4.8", "SN-13.7", "RT-3.1")
-@pytest.mark.usefixtures("_expedited_grace_periods")
+@pytest.mark.usefixtures("own_kernel", "expedited_grace_periods")
 @pytest.mark.deadline(300)
 def test_all_views_created_and_freed_repeatedly_leak_nothing(
     private_router: Router, open_private_connection: OpenConnection, flowmap_loaded: str

@@ -29,7 +29,7 @@ def _ipv4_dst_count() -> int:
     ids=router_config_id,
     indirect=True,
 )
-@pytest.mark.usefixtures("private_flowmap")
+@pytest.mark.usefixtures("own_kernel", "private_flowmap")
 def test_dst_entries_are_freed_after_flows_and_netns(
     private_router: Router, open_private_connection: OpenConnection
 ) -> None:

@@ -65,7 +65,7 @@ def test_flows_differing_in_one_field_spread_over_buckets(
     # No flow may expire while the others are added.
     netns.set_sysctls(router.namespace, {"netfilter/nf_flowtable_udp_timeout": 3600})
     client, server = router.client.addresses[version], router.server.addresses[version]
-    first = Tuple(IPPROTO_UDP, client, server, 41000, 7000)
+    first = Tuple(IPPROTO_UDP, client, server, 21000, 7000)
     tuples = [vary_field(first, number) for number in range(FLOW_COUNT)]
     neighbours = [
         message

@@ -311,12 +311,12 @@ def test_tcp_connection_reopened_on_same_ports_is_new_flow(
     private_router: Router, private_flowmap: int, open_private_connection: OpenConnection
 ) -> None:
     """A TCP connection reopened on the same ports is one new flow; the old entry is removed."""
-    first = open_private_connection(IPPROTO_TCP, 4, client_port=40000)
+    first = open_private_connection(IPPROTO_TCP, 4, client_port=20000)
     before = first.wait_offloaded()
     first.client_rst()
     first.server.close()
     # The SYN tears down the flow that the RST marked as closing.
-    after = open_private_connection(IPPROTO_TCP, 4, client_port=40000).wait_offloaded()
+    after = open_private_connection(IPPROTO_TCP, 4, client_port=20000).wait_offloaded()
     assert bytes(after.original) == bytes(before.original)
     assert _lookup_directions(private_flowmap, after) == [0, 1]
     assert len(conntrack.offloaded_entries(private_router.namespace)) == 1

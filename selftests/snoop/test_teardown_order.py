@@ -15,7 +15,7 @@ from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import modules
 from fixtures.guest.net import flowtable, netlink, netns, rtnetlink
 from fixtures.guest.pytest_plugin.plugin_api import MakeNetns
-from fixtures.guest.runtime import leak_check
+from fixtures.guest.runtime import kernel_state, leak_check
 from fixtures.guest.topology import client_router_server
 from fixtures.guest.topology.client_router_server import Router, RouterConfig
 from fixtures.guest.traffic.connections import IPPROTO_UDP, close_without_shutdown, connect
@@ -68,7 +68,7 @@ def _build_and_remove(order: tuple[str, ...]) -> None:
 def test_teardown_in_any_order_leaks_nothing(first: str, flowmap_loaded: str) -> None:
     """Removal in any order leaks no reference, and the module can be unloaded."""
     others = [part for part in PARTS if part != first]
-    before = leak_check.read_kernel_state()
+    before = kernel_state.read_kernel_state()
     for rest in permutations(others):
         _build_and_remove((first, *rest))
     assert leak_check.find_leaks(before) == []
