@@ -9,12 +9,12 @@ from fixtures.flowmap import uapi
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.bpf.map_readers import LookupProbe
 from fixtures.guest.net import conntrack
-from fixtures.guest.pytest_plugin.plugin_api import LoadBpf, OpenConnection
-from fixtures.guest.topology.client_router_server import Router
+from fixtures.guest.pytest_plugin.plugin_api import LoadBpf, OpenConnection, router_config_id
+from fixtures.guest.topology.client_router_server import Router, RouterConfig
 from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP, build_frame
 
 # The counters of selftests/bpf/xdp_both_lookups.bpf.c
-BOTH, NEITHER, ONLY_MAP, ONLY_KFUNC, FAILED = range(COUNTERS := 5)
+BOTH, NEITHER, ONLY_MAP, ONLY_KFUNC, FAILED, OTHER_TUPLE, OTHER_VALUE = range(COUNTERS := 7)
 
 
 @pytest.mark.clause("FM-4.7", "FM-4.8", "FM-5.1")
@@ -44,6 +44,12 @@ def test_lookup_by_each_prog_type_reads_value(
 
 
 @pytest.mark.clause("FM-12.2")
+@pytest.mark.parametrize(
+    "router",
+    [RouterConfig(), RouterConfig(nat="snat+dnat")],
+    ids=router_config_id,
+    indirect=True,
+)
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
 def test_map_and_kfunc_lookups_agree_on_every_packet(
@@ -55,7 +61,11 @@ def test_map_and_kfunc_lookups_agree_on_every_packet(
     protocol: int,
     version: int,
 ) -> None:
-    """For every packet, the map lookup hits exactly if bpf_xdp_flow_lookup() does."""
+    """For every packet, the map lookup hits exactly if bpf_xdp_flow_lookup() does.
+
+    Then both find the same tuple, and the value has the direction, MTU and translation that the
+    source table has.
+    """
     program = load_bpf("xdp_both_lookups", flowmap)
     for port in (router.lan, router.wan):
         program.attach_xdp("xdp_both_lookups", port.ifindex, router.namespace, cleanup)
@@ -69,6 +79,7 @@ def test_map_and_kfunc_lookups_agree_on_every_packet(
         conntrack.flush(router.namespace)
     counted = [program.counter(which) for which in range(COUNTERS)]
     assert (counted[ONLY_MAP], counted[ONLY_KFUNC], counted[FAILED]) == (0, 0, 0)
+    assert (counted[OTHER_TUPLE], counted[OTHER_VALUE]) == (0, 0)
     # Each round has one offloaded exchange, and packets without a flow.
     assert counted[BOTH] >= 2 * rounds
     assert counted[NEITHER] >= rounds

@@ -16,7 +16,7 @@ from fixtures.guest.pytest_plugin.plugin_api import (
     router_config_id,
 )
 from fixtures.guest.topology.client_router_server import Router, RouterConfig
-from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP
+from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP, flow_from_conntrack
 
 
 @pytest.mark.clause("SN-2.1", "SN-2.2", "SN-4.1")
@@ -165,20 +165,23 @@ def test_full_map_counts_missed_flows_and_reuses_capacity(
 
 
 @pytest.mark.clause("FM-12.1")
+@pytest.mark.parametrize(
+    "router",
+    [RouterConfig(), RouterConfig(nat="snat+dnat")],
+    ids=router_config_id,
+    indirect=True,
+)
 def test_map_matches_offloaded_conntrack_entries(
     router: Router, flowmap: int, open_connection: OpenConnection
 ) -> None:
-    """The map's keys match conntrack's offloaded entries."""
+    """The map's keys match conntrack's offloaded entries, one for one."""
     for number in range(3):
         open_connection(IPPROTO_TCP, 4, server_port=7000 + number).wait_offloaded()
         open_connection(IPPROTO_UDP, 6, server_port=7000 + number).wait_offloaded()
     offloaded = conntrack.offloaded_entries(router.namespace)
-    sources = {
-        (side.protocol, side.source_port, side.destination_port)
-        for entry in offloaded
-        for side in (entry.original, entry.reply)
-    }
-    in_map = {
-        (key.l4proto, key.ports.source, key.ports.destination) for key in bpf.iterate_keys(flowmap)
-    }
-    assert in_map == sources
+    assert len(offloaded) == 6
+    expected = [key for entry in offloaded for key in flow_from_conntrack(router, entry).keys]
+    # Addresses, ports, protocols and devices, and each key as often as conntrack has it.
+    assert sorted(map(bytes, bpf.iterate_keys(flowmap))) == sorted(map(bytes, expected))
+    ids = {bytes(key): bpf.lookup(flowmap, key).ct_id for key in expected}
+    assert sorted(ids.values()) == sorted(entry.ct_id for entry in offloaded for _ in range(2))
