@@ -171,6 +171,15 @@ def test_failed_build_is_one_line(make: FakeMake, provide: Callable[[], Path | N
     assert provide()
 
 
+def test_kernel_without_whole_series_has_no_tools(make: FakeMake, tree: Path) -> None:
+    unpatched = KernelOptions(tree=tree, apply_series=True)
+    partial = KernelOptions(tree=tree, apply_series=True, patches="1")
+    patched = vm_profile.load_profile("base").kernel
+    for profile, options in ((PROFILE, unpatched), (patched, partial)):
+        assert build_tools.provide_tree_tools(profile, options, SilentProgress()) is None
+    assert make.sources == []
+
+
 def test_prebuilt_kernel_has_no_tools(tmp_path: Path) -> None:
     options = KernelOptions(image=tmp_path / "bzImage", modules=tmp_path)
     assert build_tools.provide_tree_tools(PROFILE, options, SilentProgress()) is None
