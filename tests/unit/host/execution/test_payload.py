@@ -26,10 +26,14 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
     (objects / "xdp.bpf.o").touch()
     engine = tmp_path / "engine"
     engine.touch(0o755)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "bpftool").touch(0o755)
 
     def payload(name: str) -> Path:
         folder = tmp_path / name
-        write_payload(folder, [ROOT / "selftests"], modules, objects, engine)
+        selftests = [ROOT / "selftests"]
+        write_payload(folder, selftests, modules, objects, engine, tree_tools=tools)
         return folder
 
     return payload
@@ -54,6 +58,7 @@ def test_payload_has_paths_that_the_agent_expects(members: dict[str, tarfile.Tar
         "suite/selftests/__init__.py",
         "suite/bpf/xdp.bpf.o",
         "suite/engine/engine",
+        "suite/tree_tools/bpftool",
         "modules/modules.dep",
         "modules/kernel/nf_flow_table.ko",
     }

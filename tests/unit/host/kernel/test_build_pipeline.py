@@ -20,6 +20,7 @@ from fixtures.host.kernel import (
     kconfig,
     kernel_cache,
     patch_series,
+    patched_sources,
     resource_check,
     suite_modules,
     toolchain,
@@ -438,7 +439,7 @@ def test_suite_modules_of_clone_with_space_are_copied(
 def test_series_is_applied_to_tree_on_request_only(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build_pipeline, "ROOT", tmp_path)
+    monkeypatch.setattr(patched_sources, "ROOT", tmp_path)
     folder = tmp_path / "patches"
     folder.mkdir()
     (folder / "series").write_text("0001.patch\n")
