@@ -3,9 +3,6 @@
 
 import errno
 import os
-import socket
-import struct
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,30 +10,38 @@ from pathlib import Path
 import pytest
 
 from fixtures.flowmap import uapi
-from fixtures.guest.bpf import bpf_attr, prog_syscalls
+from fixtures.guest.bpf import bpf_attr
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core.expect_errno import expect_errno
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import modules
-from fixtures.guest.net import netns, tc
+from fixtures.guest.net import netns
 from fixtures.guest.pytest_plugin.plugin_api import MakeFlowmap, MakeNetns
+from selftests.modular_map.map_holders import (
+    MAP_HOLDERS,
+    TEMPLATE_HOLDERS,
+    Holder,
+    inherited_fd,
+    pinned_link,
+)
 
-Release = Callable[[], None]
-
-_LD_MAP_FD = struct.pack("<BBhi", 0x18, 0x11, 0, 0)  # r1 = map; imm takes the fd
-_PASS = struct.pack("<BBhi", 0xB7, 0, 0, 2)  # r0 = XDP_PASS
 _TAINTED = Path("/proc/sys/kernel/tainted")
-_EXIT = struct.pack("<BBhi", 0x95, 0, 0, 0)
-
-
-def _load_program_using(fd: int, prog_type: int = prog_syscalls.PROG_TYPE_XDP) -> int:
-    """Load a program that references the map without accessing it; return its fd."""
-    load = _LD_MAP_FD[:4] + struct.pack("<i", fd) + bytes(8)
-    return prog_syscalls.prog_load(prog_type, load + _PASS + _EXIT)
 
 
 def _refcount_is(count: int) -> bool:
     return modules.refcount(modules.FLOWMAP_MODULE) == count
+
+
+def _map_ids() -> list[int]:
+    return bpf.list_ids(bpf_attr.Command.MAP_GET_NEXT_ID)
+
+
+def _create_and_free_control_map(namespace: str) -> None:
+    """Create a map and wait until it is freed, which takes as long as any other pending free."""
+    before = modules.refcount(modules.FLOWMAP_MODULE)
+    with bpf.open_flowmap(namespace):
+        assert _refcount_is(before + 1)
+    wait_for("the control map to be freed", partial(_refcount_is, before))
 
 
 def _try_unload() -> bool:
@@ -46,91 +51,6 @@ def _try_unload() -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def dup_fd(fd: int, _: Path, __: str) -> Release:
-    """A duplicated fd."""
-    other = os.dup(fd)
-    return lambda: os.close(other)
-
-
-def scm_rights_in_flight(fd: int, _: Path, __: str) -> Release:
-    """An fd queued in a UNIX socket (SCM_RIGHTS) and not received."""
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    bpf.send_fd_over_socket(near, fd)
-
-    def release() -> None:
-        near.close()
-        far.close()
-
-    return release
-
-
-def bpffs_pin(fd: int, bpffs: Path, _: str) -> Release:
-    """A bpffs pin."""
-    pin = bpffs / "flows"
-    bpf.pin(fd, str(pin))
-    return pin.unlink
-
-
-def fd_by_map_id(fd: int, _: Path, __: str) -> Release:
-    """An fd opened by map id."""
-    other = bpf.map_fd_by_id(bpf.map_info(fd).id)
-    return lambda: os.close(other)
-
-
-def loaded_prog(fd: int, _: Path, __: str) -> Release:
-    """A loaded program that uses the map."""
-    program = _load_program_using(fd)
-    return lambda: os.close(program)
-
-
-def xdp_link(fd: int, _: Path, namespace: str) -> Release:
-    """An XDP link to a program whose own fd is closed."""
-    with bpf.closing_fd(_load_program_using(fd)) as program, netns.entered(namespace):
-        link = prog_syscalls.create_xdp_link(program, 1)
-    return lambda: os.close(link)
-
-
-def tc_filter(fd: int, bpffs: Path, namespace: str) -> Release:
-    """A program that only a tc filter references."""
-    pin = bpffs / "filter"
-    with bpf.closing_fd(_load_program_using(fd, prog_syscalls.PROG_TYPE_SCHED_CLS)) as program:
-        bpf.pin(program, str(pin))
-    tc.run("qdisc add dev lo clsact", namespace)
-    tc.run(f"filter add dev lo ingress bpf direct-action object-pinned {pin}", namespace)
-    pin.unlink()
-
-    def release() -> None:
-        tc.run("qdisc del dev lo clsact", namespace)
-
-    return release
-
-
-def inner_map_template(fd: int, _: Path, __: str) -> Release:
-    """A map of maps that was created with the map as its inner map template."""
-    outer = bpf.map_create(bpf_attr.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=fd)
-    return lambda: os.close(outer)
-
-
-def outer_map_element(fd: int, _: Path, __: str) -> Release:
-    """A map of maps that holds the map as an element."""
-    outer = bpf.map_create(bpf_attr.MAP_TYPE_HASH_OF_MAPS, 4, 4, 1, inner_map_fd=fd)
-    bpf.update_raw(outer, struct.pack("=I", 1), struct.pack("=I", fd))
-    return lambda: os.close(outer)
-
-
-MAP_REFERENCES = (
-    dup_fd,
-    scm_rights_in_flight,
-    bpffs_pin,
-    fd_by_map_id,
-    loaded_prog,
-    xdp_link,
-    tc_filter,
-    inner_map_template,
-    outer_map_element,
-)
 
 
 @pytest.mark.clause("MM-4.1", "MM-4.7", "MM-4.8", "V0-5")
@@ -148,28 +68,84 @@ def test_unload_refused_while_map_fd_is_open(flowmap_loaded: str, make_netns: Ma
     assert not modules.loaded(flowmap_loaded)
 
 
+@pytest.mark.shared_vm
 @pytest.mark.clause("MM-4.1", "MM-4.2", "MM-4.3", "MM-4.4", "MM-4.5", "MM-4.7", "MM-4.8")
-@pytest.mark.parametrize(
-    "take_reference", MAP_REFERENCES, ids=lambda take_reference: take_reference.__name__
-)
+@pytest.mark.parametrize("hold", MAP_HOLDERS, ids=lambda hold: hold.__name__)
 def test_unload_refused_while_map_is_referenced(
-    take_reference: Callable[[int, Path, str], Release],
-    flowmap_loaded: str,
-    make_netns: MakeNetns,
-    bpffs: Path,
+    hold: Holder, flowmap_loaded: str, make_netns: MakeNetns, bpffs: Path
 ) -> None:
-    """Unload is refused while the map is referenced after its first fd was closed."""
+    """Unload is refused while the map is referenced after its first fd was closed.
+
+    The map has one module reference, whatever holds it, and the reference is the map's: another
+    map comes and goes meanwhile, so no free is pending when the references are counted.
+    """
     ns = make_netns("fm-held")
     with netns.entered(ns):
         fd = bpf.flowmap_create()
-    release = take_reference(fd, bpffs, ns)
+    map_id = bpf.map_info(fd).id
+    release = hold(fd, bpffs, ns)
+    assert _refcount_is(1)
     os.close(fd)
-
-    assert not _try_unload()
-    assert modules.refcount(flowmap_loaded) >= 1
+    _create_and_free_control_map(ns)
+    assert map_id in _map_ids()
+    assert _refcount_is(1)
+    with expect_errno(errno.EWOULDBLOCK):
+        modules.unload(flowmap_loaded)
 
     release()
-    wait_for("the module to be unloadable", _try_unload)
+    modules.wait_until_unreferenced(flowmap_loaded)
+    assert map_id not in _map_ids()
+    modules.unload(flowmap_loaded)
+
+
+@pytest.mark.clause("MM-4")
+def test_map_of_maps_holds_module_ref_for_its_template(
+    flowmap_loaded: str, make_netns: MakeNetns, bpffs: Path
+) -> None:
+    """A map of maps has a module reference of its own for its template, which no free takes away.
+
+    The template copies the map's operations, and outlives the map.
+    """
+    ns = make_netns("fm-held")
+    for hold in TEMPLATE_HOLDERS:
+        with netns.entered(ns):
+            fd = bpf.flowmap_create()
+        releases = [hold(fd, bpffs, ns) for _ in range(2)]
+        assert _refcount_is(3)
+        os.close(fd)
+        for remaining in (2, 1):
+            wait_for(f"{remaining} reference(s) to remain", partial(_refcount_is, remaining))
+            _create_and_free_control_map(ns)
+            assert _refcount_is(remaining)
+            assert not _try_unload()
+            releases.pop()()
+        modules.wait_until_unreferenced(flowmap_loaded)
+    modules.unload(flowmap_loaded)
+
+
+@pytest.mark.clause("MM-4")
+@pytest.mark.parametrize("newest_first", [False, True], ids=["oldest-first", "newest-first"])
+def test_map_with_many_holders_pins_module_until_last_is_released(
+    flowmap_loaded: str, make_netns: MakeNetns, bpffs: Path, newest_first: bool
+) -> None:
+    """With every kind of holder at once, the map lives until the last of them is released."""
+    ns = make_netns("fm-held")
+    with netns.entered(ns):
+        fd = bpf.flowmap_create()
+    map_id = bpf.map_info(fd).id
+    # A child would inherit the descriptors of the other holders, and a device has one XDP link.
+    holders = [hold for hold in MAP_HOLDERS if hold not in (pinned_link, inherited_fd)]
+    releases = [(hold.__name__, hold(fd, bpffs, ns)) for hold in holders]
+    os.close(fd)
+    if newest_first:
+        releases.reverse()
+    for name, release in releases:
+        assert map_id in _map_ids(), f"before the release of {name}"
+        assert _refcount_is(1), f"before the release of {name}"
+        assert not _try_unload(), f"before the release of {name}"
+        release()
+    modules.wait_until_unreferenced(flowmap_loaded)
+    modules.unload(flowmap_loaded)
 
 
 @pytest.mark.clause("MM-4.1", "MM-4.8")

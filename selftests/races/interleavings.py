@@ -8,34 +8,51 @@ depend on the scheduler; a failure names the function at which the task was held
 
 import os
 from collections.abc import Callable, Sequence
-
-import pytest
+from pathlib import Path
 
 from fixtures.flowmap.uapi import Key
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core import child_process
-from fixtures.guest.core.polling import DeadlineExceeded, wait_for
+from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel.syncpoints import HELD_CPU
 from fixtures.guest.net import conntrack, netlink, rtnetlink
 from fixtures.guest.traffic.connections import Connection, Flow, key_from_tuple
 
 GC_DUMMY_IFINDEX = 77
-ASSERT_NEVER_SECONDS = 0.3
-"""Scaled seconds that `assert_never` waits."""
 
 
-def assert_never(what: str, condition: Callable[[], object]) -> None:
-    """Assert that a condition stays false while a task is held.
+def assert_waits(tid: int, function: str, condition: Callable[[], object]) -> None:
+    """Assert that a task waits in a kernel function, and that a condition is false then.
 
     Args:
-        what: the event, for the message.
-        condition: must not become true.
+        tid: the task.  It may still be leaving a syncpoint.
+        function: the function, or the beginning of its name, that is on the task's stack.
+        condition: what the task does behind the function.
 
     Raises:
-        pytest.fail.Exception: the condition became true.
+        AssertionError: the condition became true, or the task never waited there.
     """
-    with pytest.raises(DeadlineExceeded):
-        wait_for(what, condition, ASSERT_NEVER_SECONDS)
+
+    def waits_or_went_on() -> bool:
+        return bool(condition()) or _waits_in(tid, function)
+
+    wait_for(f"task {tid} to wait in {function}", waits_or_went_on)
+    assert not condition(), f"task {tid} did not wait in {function}"
+
+
+def _waits_in(tid: int, function: str) -> bool:
+    task = Path(f"/proc/{tid}")
+    try:
+        state = task_state(tid)
+        stack = (task / "stack").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state == "D" and f" {function}" in stack and "fm_syncpoint" not in stack
+
+
+def task_state(tid: int) -> str:
+    """Return the state of a task: D while it waits uninterruptibly, Z once it has exited."""
+    return Path(f"/proc/{tid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def lookup_directions(fd: int, flow_keys: Sequence[Key]) -> list[int | None]:

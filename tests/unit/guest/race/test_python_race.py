@@ -64,3 +64,22 @@ def test_killed_child_is_distinguished_from_exception() -> None:
     with pytest.raises(child_process.ChildFailed, match="died with wait status"):
         child_process.run_in_child(lambda: os._exit(3))
     assert child_process.run_in_child(os.getpid) != os.getpid()
+
+
+@two_cpus
+def test_race_is_repeated_until_enough_rounds_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    overlapping = (TimedCall(0, 10, 0), TimedCall(5, 15, 0))
+    disjoint = (TimedCall(0, 10, 0), TimedCall(10, 15, 0))
+    seeds: list[int | None] = []
+
+    def run_once(*_: object, seed: int | None = None) -> RaceReport:
+        seeds.append(seed)
+        return _report(overlapping, disjoint)
+
+    monkeypatch.setattr(python_race, "run", run_once)
+    actors: dict[str, python_race.Actor] = {"one": lambda _: None, "other": lambda _: None}
+    report = python_race.run_until_overlap(actors, 2, overlaps=3, seed=5)
+    assert (report.rounds, report.overlaps, report.seed) == (6, 3, 5)
+    assert seeds == [5, 6, 7]
+    with pytest.raises(AssertionError, match="overlapped in fewer than 3 rounds"):
+        python_race.run_until_overlap(actors, 2, overlaps=3, attempts=2)
