@@ -74,7 +74,7 @@ def _read_by_batches(
     return seen
 
 
-@pytest.mark.clause("FM-6", "FM-13")
+@pytest.mark.clause("FM-6.3", "FM-13.3")
 def test_batch_with_exact_buffers_reads_every_entry(
     router: Router, open_connection: OpenConnection, make_flowmap: MakeFlowmap
 ) -> None:
@@ -94,7 +94,7 @@ def test_batch_with_exact_buffers_reads_every_entry(
                 assert _read_by_batches(fd, size, value_size, same_buffer) == expected, what
 
 
-@pytest.mark.clause("FM-6", "FM-13")
+@pytest.mark.clause("FM-13.3")
 def test_batch_writes_nothing_behind_last_entry(
     router: Router, open_connection: OpenConnection, make_flowmap: MakeFlowmap
 ) -> None:
@@ -119,7 +119,7 @@ def test_batch_writes_nothing_behind_last_entry(
             assert values.read() == filled.ljust(values.size, bytes([FILL])), what
 
 
-@pytest.mark.clause("FM-6")
+@pytest.mark.clause("FM-6.3")
 def test_batch_of_count_zero_touches_no_buffer(
     flowmap: int, open_connection: OpenConnection, make_flowmap: MakeFlowmap
 ) -> None:
@@ -136,7 +136,7 @@ def test_batch_of_count_zero_touches_no_buffer(
     assert bpf.flowmap_entry_count(flowmap) == 1
 
 
-@pytest.mark.clause("FM-6", "FM-7")
+@pytest.mark.clause("FM-6.3")
 def test_batch_with_short_buffer_is_efault_and_changes_nothing(
     flowmap: int, open_connection: OpenConnection
 ) -> None:
@@ -174,7 +174,7 @@ def _element(command: Command, fd: int, key: GuardedBuffer | None, value: Guarde
     bpf.bpf(command, attr, ctypes.sizeof(attr))
 
 
-@pytest.mark.clause("FM-6", "FM-13")
+@pytest.mark.clause("FM-6.1", "FM-13.3")
 def test_lookup_and_next_key_with_exact_buffers(
     router: Router, open_connection: OpenConnection, make_flowmap: MakeFlowmap
 ) -> None:

@@ -46,7 +46,7 @@ def _id(fd: int) -> str:
     return str(bpf.map_info(fd).id)
 
 
-@pytest.mark.clause("MM-10")
+@pytest.mark.clause("MM-10.2")
 @each_origin
 def test_map_show_prints_attributes(
     router: Router, open_connection: OpenConnection, make_flowmap: MakeFlowmap, origin: str
@@ -90,7 +90,7 @@ def test_map_show_prints_attributes(
             assert f": {_TYPE_NAME}  name" in text
 
 
-@pytest.mark.clause("MM-10", "FM-6", "FM-13")
+@pytest.mark.clause("MM-10.2", "FM-6.4", "FM-13.2")
 @each_origin
 def test_map_dump_equals_walk(
     router: Router, open_connection: OpenConnection, make_flowmap: MakeFlowmap, origin: str
@@ -115,7 +115,7 @@ def test_map_dump_equals_walk(
     assert bpftool.run("map", "dump", "id", _id(empty)) == "Found 0 elements\n"
 
 
-@pytest.mark.clause("MM-10", "FM-3", "FM-6")
+@pytest.mark.clause("MM-10.2", "FM-6.4")
 @each_origin
 def test_map_dump_with_types_prints_fields(
     router: Router, open_connection: OpenConnection, bpffs: Path, cleanup: ExitStack, origin: str
@@ -147,7 +147,7 @@ def bytes_from_json_or_numbers(octets: list[str] | list[int]) -> bytes:
     return bytes(int(octet, 16) if isinstance(octet, str) else octet for octet in octets)
 
 
-@pytest.mark.clause("FM-6", "MM-10")
+@pytest.mark.clause("FM-6.1", "FM-6.9", "FM-5.2")
 @each_origin
 def test_map_getnext_and_lookup_follow_walk(
     flowmap: int, open_connection: OpenConnection, make_flowmap: MakeFlowmap, origin: str
@@ -191,7 +191,7 @@ def test_map_getnext_and_lookup_follow_walk(
         bpftool.run("map", "lookup", *where, *key_arguments(bytes(reserved)))
 
 
-@pytest.mark.clause("FM-7", "MM-10")
+@pytest.mark.clause("FM-7.1", "FM-7.2", "FM-7.5")
 @each_origin
 def test_modifying_map_commands_fail_and_change_nothing(
     flowmap: int, open_connection: OpenConnection, origin: str
@@ -220,7 +220,7 @@ def test_modifying_map_commands_fail_and_change_nothing(
     assert pairs_from_json(bpftool.json("map", "dump", *where)) == before
 
 
-@pytest.mark.clause("MM-4", "MM-10")
+@pytest.mark.clause("MM-4.2")
 @each_origin
 def test_map_pin_keeps_map_and_shows_it(
     router: Router, open_connection: OpenConnection, bpffs: Path, origin: str
@@ -258,7 +258,7 @@ def _create(bpftool: Bpftool, path: Path, namespace: str | None, **changes: str)
     bpftool.run("map", "create", str(path), *words, namespace=namespace)
 
 
-@pytest.mark.clause("MM-3", "MM-10", "FM-1", "FM-2")
+@pytest.mark.clause("MM-3.1", "FM-2.1")
 @pytest.mark.usefixtures("flowtable_modules")
 def test_map_create_of_tree_makes_flowmap(
     router: Router, open_connection: OpenConnection, bpffs: Path
@@ -292,7 +292,7 @@ def test_map_create_of_tree_makes_flowmap(
     modules.wait_until_unreferenced(modules.FLOWMAP_MODULE)
 
 
-@pytest.mark.clause("MM-10", "FM-3")
+@pytest.mark.clause("MM-10.2", "FM-6.4")
 @each_origin
 def test_map_dump_with_foreign_types_is_complete(
     make_flowmap: MakeFlowmap,
@@ -329,7 +329,7 @@ def _probed_map_types(bpftool: Bpftool) -> dict[str, bool]:
     return found
 
 
-@pytest.mark.clause("MM-3", "MM-10", "MM-8")
+@pytest.mark.clause("MM-3.1", "MM-3.3", "MM-8.1")
 @pytest.mark.usefixtures("flowmap_unloaded")
 def test_feature_probe_lists_flowmap() -> None:
     """``feature probe`` of the tree says that the type is available, and loads its module.

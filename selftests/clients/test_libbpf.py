@@ -79,7 +79,7 @@ def _assert_reads_flows(fd: int, flows: Sequence[Flow]) -> None:
     assert {key for key, _ in read_pairs(fd)} == flow_keys(flows)
 
 
-@pytest.mark.clause("MM-10", "FM-1", "FM-4")
+@pytest.mark.clause("FM-1.8", "FM-4.7")
 @each_origin
 def test_object_maps_are_created_and_read(
     router: Router,
@@ -115,7 +115,7 @@ def test_object_maps_are_created_and_read(
             assert inner is None, "the map of maps is empty"
 
 
-@pytest.mark.clause("MM-4", "MM-10", "FM-2")
+@pytest.mark.clause("MM-4.2", "MM-10.1", "FM-2.1")
 @each_origin
 def test_map_pinned_by_name_is_reused(
     router: Router,
@@ -158,7 +158,7 @@ def test_map_pinned_by_name_is_reused(
     _assert_reads_flows(later.map_fd(_PINNED), flows)
 
 
-@pytest.mark.clause("MM-4", "MM-5", "MM-10")
+@pytest.mark.clause("MM-10.1")
 @each_origin
 def test_pinned_map_of_other_capacity_is_not_reused(
     router: Router,
@@ -191,7 +191,7 @@ def test_pinned_map_of_other_capacity_is_not_reused(
     _assert_reads_flows(again.map_fd(_PINNED), flows)
 
 
-@pytest.mark.clause("MM-4", "FM-4", "FM-13")
+@pytest.mark.clause("MM-4.5", "FM-4.7")
 @each_origin
 def test_inner_flowmaps_are_replaced_and_read(
     router: Router,
@@ -242,7 +242,7 @@ def _probe(origin: str) -> int:
     return int(libbpf_of(origin).lib.libbpf_probe_bpf_map_type(bpf.flowmap_type(), None))
 
 
-@pytest.mark.clause("MM-3", "FM-1")
+@pytest.mark.clause("MM-3.2", "MM-3.3", "FM-1.9")
 @pytest.mark.usefixtures("flowmap_unloaded")
 def test_libbpf_probe_of_tree_tells_whether_type_can_be_created() -> None:
     """``libbpf_probe_bpf_map_type()`` of the tree is 1 if the module can be loaded, otherwise 0.
@@ -279,7 +279,7 @@ def test_libbpf_probe_of_tree_tells_whether_type_can_be_created() -> None:
         assert _probe(TREE) == _PROBE_ABSENT
 
 
-@pytest.mark.clause("MM-3")
+@pytest.mark.clause("MM-3.3")
 @pytest.mark.usefixtures("flowmap_unloaded")
 def test_libbpf_probe_of_distribution_does_not_know_type() -> None:
     """A libbpf that is older than the type says so (EOPNOTSUPP), or creates a map and says 1.

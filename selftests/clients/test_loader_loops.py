@@ -16,7 +16,7 @@ _LOOPS = KEY_LOOPS | BATCH_LOOPS
 _FLOWS = 5
 
 
-@pytest.mark.clause("FM-6", "FM-1")
+@pytest.mark.clause("FM-6.1", "FM-6.3", "FM-1.3")
 def test_loop_reads_each_entry_once(
     router: Router, open_connection: OpenConnection, make_flowmap: MakeFlowmap, cleanup: ExitStack
 ) -> None:
@@ -44,7 +44,7 @@ def test_loop_reads_each_entry_once(
             assert list(loop(fd)) == expected, f"{name}, map {kind}"
 
 
-@pytest.mark.clause("FM-6")
+@pytest.mark.clause("FM-6.2", "FM-6.10")
 def test_loop_over_empty_map_returns_nothing(
     router: Router, open_connection: OpenConnection, make_flowmap: MakeFlowmap, cleanup: ExitStack
 ) -> None:
@@ -58,7 +58,7 @@ def test_loop_over_empty_map_returns_nothing(
         assert list(loop(ended)) == [], name
 
 
-@pytest.mark.clause("FM-6", "SN-6")
+@pytest.mark.clause("FM-6.5", "FM-6.7")
 @pytest.mark.parametrize("loops", [KEY_LOOPS, BATCH_LOOPS], ids=["by-key", "by-batch"])
 def test_loop_while_flows_end_reads_those_that_stay(
     router: Router, open_connection: OpenConnection, make_flowmap: MakeFlowmap, loops: Loops

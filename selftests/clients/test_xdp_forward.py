@@ -214,7 +214,7 @@ def _send_file(router: Router, version: int, flowmap: int, forwarded: Count) -> 
         return forwarded() - before
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-12")
+@pytest.mark.clause("FM-3.20", "FM-4.7", "FM-12.2")
 @pytest.mark.parametrize(
     "private_router", [RouterConfig(tables="none")], ids=router_config_id, indirect=True
 )

@@ -58,7 +58,7 @@ def _send_reply(conn: Connection, payload: bytes) -> None:
     conn.server.sendto(payload, address)
 
 
-@pytest.mark.clause("FM-3", "FM-5", "FM-12", "SN-6")
+@pytest.mark.clause("FM-12.1", "SN-6.3")
 @bridge_router
 def test_client_at_other_bridge_port_is_found_there_after_expiry(
     private_router: Router, private_flowmap: int, cleanup: ExitStack, load_bpf: LoadBpf
@@ -132,7 +132,7 @@ def _exchange_bridged(router: Router, namespace: str, cleanup: ExitStack) -> lis
     return connections
 
 
-@pytest.mark.clause("FM-5", "FM-12", "SN-2")
+@pytest.mark.clause("SN-2.5", "FM-12.1")
 @bridge_router
 def test_bridged_traffic_without_br_netfilter_is_no_flow(
     private_router: Router, private_flowmap: int, cleanup: ExitStack, make_netns: MakeNetns
@@ -159,7 +159,7 @@ def test_bridged_traffic_without_br_netfilter_is_no_flow(
     oracle.assert_same_flows(private_flowmap, router.namespace, flows)
 
 
-@pytest.mark.clause("FM-5", "FM-12", "SN-2")
+@pytest.mark.clause("SN-2.5", "FM-12.1")
 @bridge_router
 def test_bridged_traffic_with_br_netfilter_is_no_flow(
     private_router: Router, private_flowmap: int, cleanup: ExitStack, make_netns: MakeNetns

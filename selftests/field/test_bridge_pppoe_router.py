@@ -27,7 +27,7 @@ _SESSION = 0x1234
 _KINDS = [(protocol, version) for protocol in (IPPROTO_TCP, IPPROTO_UDP) for version in (4, 6)]
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-5", "FM-12", "SN-4")
+@pytest.mark.clause("FM-3.7", "FM-4.4", "FM-4.5", "FM-12.1", "SN-4.2")
 @at_home
 def test_pppoe_over_vlan_is_in_reply_key_and_original_value(
     private_router: Router, private_flowmap: int, cleanup: ExitStack, load_bpf: LoadBpf
@@ -73,7 +73,7 @@ def test_pppoe_over_vlan_is_in_reply_key_and_original_value(
             assert bpf.lookup_or_none(private_flowmap, other) is None, layers
 
 
-@pytest.mark.clause("FM-5", "SN-2", "SN-7")
+@pytest.mark.clause("SN-2.5")
 @at_home
 def test_pppoe_over_two_vlans_is_not_offloaded(
     private_router: Router, private_flowmap: int, cleanup: ExitStack

@@ -26,7 +26,7 @@ def _say(conn: Connection, line: str) -> None:
     assert conn.client.recv(len(data)) == data
 
 
-@pytest.mark.clause("FM-5", "FM-12", "SN-2")
+@pytest.mark.clause("SN-2.5", "FM-12.1")
 @without_source_table
 def test_ftp_data_connection_is_a_flow_and_its_control_connection_is_not(
     private_router: Router, private_flowmap: int, cleanup: ExitStack

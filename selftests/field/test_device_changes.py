@@ -76,7 +76,7 @@ def _kfunc_result(
     return oracle.lookup_result(both_lookups, frame, port.ifindex, router.namespace)
 
 
-@pytest.mark.clause("FM-12", "SN-2", "SN-6")
+@pytest.mark.clause("FM-12.1", "SN-2.1")
 def test_flow_of_renamed_device_stays_until_it_ends(
     private_router: Router, private_flowmap: int, cleanup: ExitStack, load_bpf: LoadBpf
 ) -> None:
@@ -123,7 +123,7 @@ def test_flow_of_renamed_device_stays_until_it_ends(
     oracle.assert_same_flows(private_flowmap, router.namespace, [flow])
 
 
-@pytest.mark.clause("FM-12", "SN-2")
+@pytest.mark.clause("FM-12.1", "SN-2.1")
 @without_source_table
 def test_flow_of_renamed_device_that_matches_wildcard_goes_on(
     private_router: Router, private_flowmap: int, cleanup: ExitStack, load_bpf: LoadBpf
@@ -154,7 +154,7 @@ def test_flow_of_renamed_device_that_matches_wildcard_goes_on(
     oracle.assert_same_flows(private_flowmap, router.namespace, flows)
 
 
-@pytest.mark.clause("FM-12", "SN-2")
+@pytest.mark.clause("FM-12.1", "SN-2.1")
 @without_source_table
 def test_kfunc_loses_device_renamed_between_wildcards_and_map_does_not(
     private_router: Router, private_flowmap: int, cleanup: ExitStack, load_bpf: LoadBpf
@@ -187,7 +187,7 @@ def test_kfunc_loses_device_renamed_between_wildcards_and_map_does_not(
         _load_wildcard_ruleset(router, "r*", "x*")
 
 
-@pytest.mark.clause("FM-12", "SN-2", "SN-6")
+@pytest.mark.clause("FM-12.1", "SN-2.1", "SN-6.6")
 @without_source_table
 def test_flow_of_device_added_later_is_found_until_its_deletion(
     private_router: Router, private_flowmap: int, cleanup: ExitStack, make_netns: MakeNetns
@@ -255,7 +255,7 @@ def _add_guest_lan(router: Router, namespace: str) -> Router:
     return replace(router, client=client, lan=lan)
 
 
-@pytest.mark.clause("FM-2", "FM-12", "SN-2", "SN-6")
+@pytest.mark.clause("SN-2.4", "SN-6.6", "FM-12.1")
 def test_flow_after_device_came_back_from_other_namespace_is_found(
     private_router: Router,
     private_flowmap: int,

@@ -28,7 +28,7 @@ def _probe_without_capabilities() -> int:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-3", "MM-5", "FM-1")
+@pytest.mark.clause("MM-3.2", "MM-3.3")
 @pytest.mark.usefixtures("flowmap_unloaded")
 def test_probe_is_0_absent_1_loadable_0_not_allowed() -> None:
     """The probe says 0 without a module, 1 if it can be loaded, and 0 to an unprivileged caller.

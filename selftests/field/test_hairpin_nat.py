@@ -87,7 +87,7 @@ def _assert_hairpin_flows(
     oracle.assert_same_flows(flowmap, router.namespace, flows)
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-12", "SN-4")
+@pytest.mark.clause("FM-3.6", "FM-3.12", "FM-4.3", "FM-12.1")
 @pytest.mark.parametrize(
     "private_router",
     [RouterConfig(tables="none", nat="dnat")],
@@ -129,7 +129,7 @@ def test_hairpin_flow_has_both_keys_on_one_device(
     )
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-12", "SN-4")
+@pytest.mark.clause("FM-3.6", "FM-3.12", "FM-4.3", "FM-12.1")
 @pytest.mark.parametrize(
     "private_router",
     [RouterConfig(tables="none", nat="dnat", bridge="plain")],

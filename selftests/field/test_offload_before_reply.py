@@ -64,7 +64,7 @@ def _entry(conn: Connection) -> conntrack.ConntrackEntry:
     return entry
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-10", "FM-12", "SN-4", "SN-5")
+@pytest.mark.clause("FM-3.20", "FM-4.1", "SN-5.2", "FM-12.1")
 @masquerading
 @pytest.mark.parametrize("path", ["flowtable", "xdp"])
 def test_udp_flow_without_reply_has_complete_reply_value(
@@ -134,7 +134,7 @@ def test_udp_flow_without_reply_has_complete_reply_value(
         assert [bpf.lookup_or_none(private_flowmap, key) for key in flow.keys] == [None, None]
 
 
-@pytest.mark.clause("FM-4", "FM-5", "FM-12", "SN-2")
+@pytest.mark.clause("SN-2.5", "FM-12.1")
 @masquerading
 def test_tcp_flow_is_not_offloaded_before_handshake(
     private_router: Router, private_flowmap: int, cleanup: ExitStack

@@ -38,7 +38,7 @@ def _load_ruleset(router: Router, devices: str) -> None:
     )
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-5", "FM-12", "SN-2")
+@pytest.mark.clause("FM-3.6", "FM-3.13", "FM-12.1")
 @pytest.mark.parametrize(
     "private_router", [RouterConfig(tables="none")], ids=router_config_id, indirect=True
 )
@@ -91,7 +91,7 @@ def test_flow_over_overlay_has_keys_on_the_overlay_device(
     oracle.assert_same_flows(private_flowmap, router.namespace, flows)
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-12", "SN-4")
+@pytest.mark.clause("FM-3.12", "FM-12.1")
 def test_flows_into_ipsec_and_beside_it_are_told_apart(
     private_router: Router, private_flowmap: int, cleanup: ExitStack
 ) -> None:

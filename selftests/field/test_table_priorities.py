@@ -42,7 +42,7 @@ def _load_table(router: Router, table: str, priority: int) -> None:
     )
 
 
-@pytest.mark.clause("SN-2", "SN-6", "FM-4", "FM-12")
+@pytest.mark.clause("SN-2.2", "SN-6.7", "FM-12.1")
 @without_source_table
 @pytest.mark.parametrize("priorities", [(-10, 10), (10, -10)], ids=["web-first", "voice-first"])
 @pytest.mark.parametrize("deleted", _PROTOCOLS, ids="delete-{}".format)

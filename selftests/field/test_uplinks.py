@@ -43,7 +43,7 @@ def _assert_leaves_by(
     return oracle.flow_of_entry(conn.wait_offloaded().entry, inside, outside)
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-12", "SN-4")
+@pytest.mark.clause("FM-3.12", "FM-3.13", "FM-3.19", "FM-4.3", "FM-12.1")
 @two_uplink_router
 @versions
 def test_flow_leaves_by_uplink_of_its_mark(
@@ -69,7 +69,7 @@ def test_flow_leaves_by_uplink_of_its_mark(
     oracle.assert_same_flows(private_flowmap, router.namespace, flows)
 
 
-@pytest.mark.clause("FM-3", "SN-6", "SN-10")
+@pytest.mark.clause("SN-6.5", "FM-3.12")
 @two_uplink_router
 @versions
 @pytest.mark.parametrize("failed", [1, 2], ids=["uplink-1", "uplink-2"])

@@ -88,7 +88,7 @@ def _assert_offloaded_only_with(
     oracle.assert_same_flows(flowmap, router.namespace, flows)
 
 
-@pytest.mark.clause("FM-4", "FM-5", "FM-12", "SN-2", "SN-7")
+@pytest.mark.clause("SN-2.5", "FM-3.6", "FM-12.1")
 @_router(RouterConfig(bridge="plain", tables="none"))
 def test_flowtable_with_bridge_offloads_only_with_its_port(
     private_router: Router, private_flowmap: int, cleanup: ExitStack
@@ -106,7 +106,7 @@ def test_flowtable_with_bridge_offloads_only_with_its_port(
     )
 
 
-@pytest.mark.clause("FM-4", "FM-5", "FM-12", "SN-2", "SN-7")
+@pytest.mark.clause("SN-2.5", "FM-3.6", "FM-3.7", "FM-12.1")
 @_router(RouterConfig(vlans=(5,), tables="none"))
 def test_flowtable_with_vlan_offloads_only_with_its_parent(
     private_router: Router, private_flowmap: int, cleanup: ExitStack
@@ -125,7 +125,7 @@ def test_flowtable_with_vlan_offloads_only_with_its_parent(
     )
 
 
-@pytest.mark.clause("FM-4", "FM-5", "FM-12", "SN-2", "SN-7")
+@pytest.mark.clause("SN-2.5", "FM-3.6", "FM-12.1")
 @_router(home_router.CONFIG)
 def test_flowtable_with_ppp_device_offloads_only_with_its_carrier(
     private_router: Router, private_flowmap: int, cleanup: ExitStack
@@ -144,7 +144,7 @@ def test_flowtable_with_ppp_device_offloads_only_with_its_carrier(
     )
 
 
-@pytest.mark.clause("FM-4", "FM-5", "FM-12", "SN-2", "SN-7")
+@pytest.mark.clause("SN-2.5", "FM-3.6", "FM-12.1")
 @_router(RouterConfig(tables="none"))
 def test_flowtable_with_bond_has_keys_on_the_bond(
     private_router: Router, private_flowmap: int, cleanup: ExitStack

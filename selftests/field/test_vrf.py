@@ -34,7 +34,7 @@ def _enslave(router: Router) -> None:
     wait_links_up(router.namespace, router.lan.ifindex, router.wan.ifindex)
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-12", "SN-2", "SN-4")
+@pytest.mark.clause("FM-3.6", "FM-4.3", "FM-12.1")
 @pytest.mark.parametrize(
     "private_router", [RouterConfig(tables="none")], ids=router_config_id, indirect=True
 )

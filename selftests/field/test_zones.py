@@ -42,7 +42,7 @@ def _offloaded_entry(conn: Connection, zones: tuple[int, int]) -> ConntrackEntry
     return wait_for(f"{conn.tuple} to be offloaded in zones {zones}", offloaded)
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-5", "SN-10")
+@pytest.mark.clause("FM-3.5", "FM-5.1")
 @without_source_table
 @pytest.mark.parametrize("way", ["original", "reply"])
 def test_zone_of_one_direction_is_in_the_key_of_that_direction(
@@ -131,7 +131,7 @@ def _add_second_lan(router: Router, namespace: str) -> tuple[Interface, Router]:
     return port, replace(router, client=client, lan=port)
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-12", "SN-10")
+@pytest.mark.clause("SN-10.1", "FM-3.5", "FM-4.3", "FM-12.1")
 @without_source_table
 def test_clients_with_same_address_in_two_lans_are_two_flows(
     private_router: Router, private_flowmap: int, cleanup: ExitStack, make_netns: MakeNetns

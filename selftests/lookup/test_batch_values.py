@@ -41,7 +41,7 @@ def _read_batches(fd: int, size: int, value_size: int) -> list[tuple[bytes, byte
     return found
 
 
-@pytest.mark.clause("FM-6", "FM-3", "FM-13")
+@pytest.mark.clause("FM-6.3", "FM-13.2")
 @each_nat
 def test_batch_values_are_those_of_lookups(
     router: Router, open_connection: OpenConnection, make_flowmap: MakeFlowmap
@@ -65,7 +65,7 @@ def test_batch_values_are_those_of_lookups(
             assert dict(found) == expected, (value_size, size)
 
 
-@pytest.mark.clause("FM-6", "SN-6")
+@pytest.mark.clause("FM-6.3", "FM-6.5", "FM-6.7")
 @pytest.mark.parametrize(
     ("gone", "size"), [("seen", 4), ("unseen", 7), ("every-other", 1), ("every-other", 5)]
 )
@@ -103,7 +103,7 @@ def test_batches_go_on_after_half_of_the_flows_have_gone(
     assert sorted(key for key in [*seen, *rest] if key in staying) == sorted(staying)
 
 
-@pytest.mark.clause("FM-6")
+@pytest.mark.clause("FM-6.2", "FM-6.7")
 @pytest.mark.deadline(120)
 @pytest.mark.parametrize("walk", ["next-key", "batch-1", "batch-3"])
 def test_walk_with_a_flow_added_after_every_step_ends(

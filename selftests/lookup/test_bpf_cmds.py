@@ -81,7 +81,7 @@ def test_modifying_cmd_fails_and_changes_nothing(
     assert [bytes(bpf.lookup(flowmap, key))[8:] for key in flow.keys] == before
 
 
-@pytest.mark.clause("FM-7")
+@pytest.mark.clause("FM-7.4")
 def test_poll_of_map_is_pollerr(flowmap: int, open_connection: OpenConnection) -> None:
     """poll() of a map's descriptor returns at once with POLLERR, with and without a flow."""
     wanted = select.POLLIN | select.POLLOUT | select.POLLPRI
@@ -93,7 +93,7 @@ def test_poll_of_map_is_pollerr(flowmap: int, open_connection: OpenConnection) -
     assert bpf.lookup(flowmap, flow.original).dir == 0
 
 
-@pytest.mark.clause("FM-7")
+@pytest.mark.clause("FM-7.4")
 @pytest.mark.parametrize("flags", [1, 2, 4, 8, 1 << 63], ids=hex)
 def test_lookup_with_flags_returns_einval(flowmap: int, flags: int) -> None:
     """BPF_MAP_LOOKUP_ELEM with any flag returns EINVAL."""

@@ -28,7 +28,7 @@ def _octets(texts: Sequence[str]) -> bytes:
     return bytes(int(text, 16) for text in texts)
 
 
-@pytest.mark.clause("MM-10")
+@pytest.mark.clause("MM-10.2")
 def test_bpftool_map_show_describes_flow_map(make_flowmap: MakeFlowmap) -> None:
     """bpftool map show has the map by id and in its list, with sizes, capacity, flags and memory.
 
@@ -47,7 +47,7 @@ def test_bpftool_map_show_describes_flow_map(make_flowmap: MakeFlowmap) -> None:
     assert listed[info.id]["name"] == "flows"
 
 
-@pytest.mark.clause("MM-10", "FM-6")
+@pytest.mark.clause("MM-10.2", "FM-6.4")
 def test_bpftool_map_dump_has_every_entry(flowmap: int, open_connection: OpenConnection) -> None:
     """bpftool map dump prints each key once, with the value that a lookup of it returns.
 

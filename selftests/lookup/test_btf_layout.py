@@ -37,7 +37,7 @@ def _expected(kind: type[ctypes.Structure]) -> set[tuple[str, int, int]]:
     return members
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.1", "FM-3.2", "FM-13.4")
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

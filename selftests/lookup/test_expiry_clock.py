@@ -28,7 +28,7 @@ _TIMEOUTS = {IPPROTO_TCP: 30, IPPROTO_UDP: 30}
 _SECOND = 10**9
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.17")
 @pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
 def test_value_expiry_is_of_boottime_clock(
     router: Router,

@@ -58,7 +58,7 @@ def _assert_reads(fd: int, flow: Flow) -> None:
     assert sorted(bytes(key) for key, _ in pairs) == keys
 
 
-@pytest.mark.clause("FM-1", "FM-7")
+@pytest.mark.clause("FM-1.7")
 @pytest.mark.parametrize("flows_are", ["first", "last"], ids="flow-{}".format)
 def test_map_with_restricted_descriptor_permits_only_its_access(
     router: Router,
@@ -98,7 +98,7 @@ def test_map_with_restricted_descriptor_permits_only_its_access(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("FM-1", "MM-5")
+@pytest.mark.clause("FM-1.6", "MM-5.1")
 def test_map_flags_rdonly_and_wronly_together_are_einval(flowmap_loaded: str) -> None:
     """A descriptor cannot be both read-only and write-only."""
     flags = F_RDONLY_PROG | F_RDONLY | F_WRONLY
@@ -106,7 +106,7 @@ def test_map_flags_rdonly_and_wronly_together_are_einval(flowmap_loaded: str) ->
     assert modules.refcount(flowmap_loaded) == 0
 
 
-@pytest.mark.clause("FM-1", "FM-3", "FM-13")
+@pytest.mark.clause("FM-1.8")
 @pytest.mark.parametrize("value_size", [uapi.VALUE_SIZE_VER0, uapi.VALUE_SIZE])
 def test_map_with_btf_shows_types_and_finds_flows(
     router: Router,

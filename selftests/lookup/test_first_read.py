@@ -54,7 +54,7 @@ READERS: dict[str, Callable[[int, LookupProbe, uapi.Key], bytes]] = {
 }
 
 
-@pytest.mark.clause("FM-3", "FM-6", "SN-9")
+@pytest.mark.clause("FM-3.20", "FM-6.3", "SN-9.2")
 @each_nat
 def test_first_reader_of_a_value_gets_all_of_it(
     router: Router,
@@ -108,7 +108,7 @@ def _expect(loaded: BpfObject, keys: tuple[uapi.Key, uapi.Key]) -> None:
         bpf.update_raw(loaded.map_fd("first_values"), slot, first)
 
 
-@pytest.mark.clause("FM-3", "FM-9", "SN-4")
+@pytest.mark.clause("FM-3.20", "SN-4.2")
 @pytest.mark.usefixtures("pinned_to_test_cpu")
 @pytest.mark.deadline(60)
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])

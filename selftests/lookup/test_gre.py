@@ -45,7 +45,7 @@ def _frame(sender: Interface, hop: Interface, receiver: Interface, header: Packe
     return bytes(Ether(src=sender.mac, dst=hop.mac) / internet / header / Raw(_PAYLOAD))
 
 
-@pytest.mark.clause("FM-5", "FM-4", "SN-2", "SN-6")
+@pytest.mark.clause("SN-2.1", "SN-2.5")
 @pytest.mark.parametrize("kind", HEADERS)
 def test_gre_connection_is_in_map_if_it_is_offloaded(
     private_router: Router,

@@ -66,7 +66,7 @@ def _assert_every_bit_counts(loaded: BpfObject, keys: list[uapi.Key]) -> None:
             assert _hits_of_flipped_bits(loaded, program, key) is None, (program, key)
 
 
-@pytest.mark.clause("FM-5")
+@pytest.mark.clause("FM-5.1")
 @each_encapsulation
 def test_key_with_one_bit_flipped_misses(
     flowmap: int, open_connection: OpenConnection, load_bpf: LoadBpf
@@ -78,7 +78,7 @@ def test_key_with_one_bit_flipped_misses(
         _assert_every_bit_counts(loaded, list(conn.wait_offloaded().keys))
 
 
-@pytest.mark.clause("FM-5")
+@pytest.mark.clause("FM-3.7", "FM-5.1")
 def test_key_of_pppoe_session_with_one_bit_flipped_misses(
     private_router: Router, private_flowmap: int, load_bpf: LoadBpf, cleanup: ExitStack
 ) -> None:
@@ -90,7 +90,7 @@ def test_key_of_pppoe_session_with_one_bit_flipped_misses(
         _assert_every_bit_counts(loaded, list(conn.wait_offloaded().keys))
 
 
-@pytest.mark.clause("FM-5")
+@pytest.mark.clause("FM-5.1", "FM-5.2")
 @each_encapsulation
 def test_key_with_one_byte_changed_misses_from_syscall(
     flowmap: int, open_connection: OpenConnection
@@ -116,7 +116,7 @@ def _lookup_errno(fd: int, raw: bytearray) -> int:
     return 0
 
 
-@pytest.mark.clause("FM-5", "FM-3", "FM-4")
+@pytest.mark.clause("FM-3.6", "FM-3.12", "FM-5.1")
 @pytest.mark.parametrize(
     "indexes",
     [(0x10015, 0x20015), (21, 0x10015), (0x7FFE0016, 0x7FFF0015)],
@@ -152,7 +152,7 @@ def test_interface_numbers_beyond_16_bits_are_whole(
     assert walked == {(index, family) for index in indexes for family in (2, 10)}
 
 
-@pytest.mark.clause("FM-5", "FM-3", "FM-4")
+@pytest.mark.clause("FM-3.7", "FM-4.4", "FM-5.1")
 @pytest.mark.parametrize("router", [RouterConfig(vlans=(7,))], ids=router_config_id, indirect=True)
 @pytest.mark.parametrize("priority", [5, 7], ids="priority-{}".format)
 def test_vlan_id_of_key_has_no_priority_bits(

@@ -60,7 +60,7 @@ def _set_state(port: Interface, host: str, mac: str, state: str) -> nlmsg:
     )
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.13", "FM-3.14")
 @each_version
 @pytest.mark.parametrize("direction", [0, 1], ids=["original", "reply"])
 def test_value_has_mac_in_each_valid_neighbour_state(
@@ -100,7 +100,7 @@ def test_value_has_mac_in_each_valid_neighbour_state(
                 assert seen == expected, f"{state}, distance {distance}"
 
 
-@pytest.mark.clause("FM-3", "FM-4")
+@pytest.mark.clause("FM-3.13", "FM-3.14")
 @each_version
 def test_value_has_mac_of_neighbour_that_the_kernel_resolved(
     private_router: Router,
@@ -145,7 +145,7 @@ def test_value_has_mac_of_neighbour_that_the_kernel_resolved(
         assert macs(direction) == valid, "resolved again"
 
 
-@pytest.mark.clause("FM-3")
+@pytest.mark.clause("FM-3.14")
 @each_version
 def test_value_has_no_mac_after_resolution_failed(
     private_router: Router,

@@ -28,7 +28,7 @@ def _offload(router: Router, cleanup: ExitStack) -> Flow:
     return flow
 
 
-@pytest.mark.clause("FM-2", "SN-2")
+@pytest.mark.clause("FM-2.1", "FM-2.3", "SN-2.4")
 @pytest.mark.usefixtures("flowtable_modules")
 @pytest.mark.no_capture
 def test_map_of_deleted_netns_stays_empty_when_its_name_is_used_again(

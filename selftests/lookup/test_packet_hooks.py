@@ -67,7 +67,7 @@ def _assert_packets_hit(
         assert bytes(by_program) == bytes(read), f"{name}, direction {direction}"
 
 
-@pytest.mark.clause("FM-4")
+@pytest.mark.clause("FM-4.1", "FM-4.4", "FM-4.7", "FM-4.8")
 @each_hook
 @pytest.mark.parametrize(
     "router",
@@ -99,7 +99,7 @@ def test_packets_of_real_traffic_hit(
         _assert_packets_hit(loaded, flowmap, flow, conn.exchange, name)
 
 
-@pytest.mark.clause("FM-4")
+@pytest.mark.clause("FM-4.5", "FM-4.7", "FM-4.8")
 @each_hook
 def test_packets_of_pppoe_session_hit(
     private_router: Router,
@@ -120,7 +120,7 @@ def test_packets_of_pppoe_session_hit(
         _assert_packets_hit(loaded, private_flowmap, flow, conn.exchange, name)
 
 
-@pytest.mark.clause("FM-4", "FM-2")
+@pytest.mark.clause("FM-2.1", "FM-4.8")
 @pytest.mark.parametrize(
     "router", [RouterConfig(), RouterConfig(nat="snat+dnat")], ids=router_config_id, indirect=True
 )

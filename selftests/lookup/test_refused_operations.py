@@ -77,7 +77,7 @@ def _errno(operation: Operation, fd: int, key: uapi.Key) -> int:
     return 0
 
 
-@pytest.mark.clause("FM-7")
+@pytest.mark.clause("FM-7.1", "FM-7.2", "FM-7.3", "FM-7.4", "FM-7.5")
 @pytest.mark.parametrize("extra", [0, uapi.PASSIVE], ids=["active", "passive"])
 def test_refused_operation_has_one_errno_and_changes_nothing(
     router: Router, open_connection: OpenConnection, make_flowmap: MakeFlowmap, extra: int
@@ -117,7 +117,7 @@ def test_refused_operation_has_one_errno_and_changes_nothing(
     assert [bpf.lookup(fd, key).dir for key in added.keys] == [0, 1]
 
 
-@pytest.mark.clause("FM-7")
+@pytest.mark.clause("FM-7.4")
 @pytest.mark.parametrize("with_flow", [False, True], ids=["empty", "with-flow"])
 def test_poll_of_map_returns_error_at_once(
     flowmap: int, open_connection: OpenConnection, cleanup: ExitStack, with_flow: bool

@@ -36,7 +36,7 @@ CANNOT_SLEEP = (
 )
 
 
-@pytest.mark.clause("MM-9", "FM-9")
+@pytest.mark.clause("MM-9.2", "MM-9.5")
 def test_lookup_is_rejected_exactly_where_the_program_may_sleep(
     make_flowmap: MakeFlowmap, flowmap_loaded: str, cleanup: ExitStack
 ) -> None:

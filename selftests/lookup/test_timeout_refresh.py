@@ -21,7 +21,7 @@ _REFRESH_GAP = 1.5
 _WITHIN_GAP = 0.4
 
 
-@pytest.mark.clause("FM-3.17", "FM-10.1", "FM-10.2", "FM-10.4")
+@pytest.mark.clause("FM-10.1", "FM-10.2", "FM-10.4", "FM-3.17")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
 def test_prog_lookup_refreshes_timeout_syscall_does_not(

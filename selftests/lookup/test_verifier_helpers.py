@@ -81,7 +81,7 @@ REFUSED_HELPERS = {
 ALLOWED_HELPERS = ("inner_lookup", "inner_array_lookup")
 
 
-@pytest.mark.clause("MM-9", "FM-8")
+@pytest.mark.clause("MM-9.1", "MM-9.8", "FM-8.1")
 def test_progs_with_other_helpers_on_flow_map_are_rejected(
     make_flowmap: MakeFlowmap, flowmap_loaded: str, cleanup: ExitStack
 ) -> None:
@@ -120,7 +120,7 @@ class _IterLink(ctypes.Structure):
     )
 
 
-@pytest.mark.clause("MM-9", "FM-8")
+@pytest.mark.clause("MM-9.1", "FM-8.1")
 def test_element_iterator_of_flow_map_is_einval(
     make_flowmap: MakeFlowmap, cleanup: ExitStack
 ) -> None:
@@ -186,7 +186,7 @@ VALUE_WRITES = (
 VALUE_READS = ("read_by_csum_diff", "read_by_update_of_other_map", "read_by_lookup_in_other_map")
 
 
-@pytest.mark.clause("MM-9", "FM-8", "V0-8")
+@pytest.mark.clause("MM-9.3", "FM-8.1", "V0-8")
 def test_progs_that_write_to_value_are_rejected(make_flowmap: MakeFlowmap) -> None:
     """Writes through the value are rejected at load with a message that names the cause.
 
@@ -204,7 +204,7 @@ def test_progs_that_write_to_value_are_rejected(make_flowmap: MakeFlowmap) -> No
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.clause("MM-9", "FM-8")
+@pytest.mark.clause("MM-9.3", "FM-8.1")
 def test_inner_flow_map_of_a_writable_template_is_refused(
     make_flowmap: MakeFlowmap, cleanup: ExitStack
 ) -> None:

@@ -28,7 +28,7 @@ def _offload(open_connection: OpenConnection, first: int, count: int) -> list[Fl
     ]
 
 
-@pytest.mark.clause("FM-6", "SN-6")
+@pytest.mark.clause("FM-6.5", "FM-6.10")
 @pytest.mark.deadline(60)
 @pytest.mark.usefixtures("pinned_to_test_cpu", "require_preempt_rcu")
 def test_walk_over_ended_flows_finds_the_others_only(

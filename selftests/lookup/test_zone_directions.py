@@ -43,7 +43,7 @@ def _wait_offloaded(conn: Connection, zones: tuple[int, int]) -> Flow:
     return wait_for(f"{conn.tuple} to be offloaded in zones {zones}", offloaded)
 
 
-@pytest.mark.clause("FM-3", "FM-4", "FM-5", "SN-4", "SN-10")
+@pytest.mark.clause("FM-3.5", "FM-3.19", "FM-5.1")
 @pytest.mark.parametrize("zones_of", STATEMENTS)
 def test_key_of_each_direction_has_its_own_zone(
     private_router: Router,

@@ -57,7 +57,7 @@ def _ct_ids(namespace: str) -> dict[int, int]:
     return {entry.zone: entry.ct_id for entry in conntrack.offloaded_entries(namespace)}
 
 
-@pytest.mark.clause("SN-3.4", "SN-10.1", "FM-3.5", "FM-4.6", "FM-4.7", "FM-6.1", "FM-6.3")
+@pytest.mark.clause("SN-10.1", "SN-3.4", "FM-3.5", "FM-4.6", "FM-4.7", "FM-6.1", "FM-6.3")
 @without_nft_flowtable
 @each_version
 def test_tuple_in_two_zones_is_found_in_each(
@@ -91,7 +91,7 @@ def test_tuple_in_two_zones_is_found_in_each(
         }
 
 
-@pytest.mark.clause("SN-6.4", "SN-10.1")
+@pytest.mark.clause("SN-10.1", "SN-6.4")
 @without_nft_flowtable
 @each_version
 @pytest.mark.parametrize("first", ZONES, ids="delete-zone-{}-first".format)

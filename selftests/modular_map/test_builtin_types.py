@@ -110,7 +110,7 @@ class Creator:
         )
 
 
-@pytest.mark.clause("MM-8", "MM-4")
+@pytest.mark.clause("MM-8.3")
 def test_builtin_maps_take_no_module_ref(flowmap_loaded: str, cleanup: ExitStack) -> None:
     """A map of any built-in type takes no module reference, and the module can be unloaded."""
     creator, fds = Creator(cleanup), {}
@@ -129,7 +129,7 @@ def test_builtin_maps_take_no_module_ref(flowmap_loaded: str, cleanup: ExitStack
 
 
 @pytest.mark.usefixtures("pinned_to_test_cpu", "flowmap_loaded")
-@pytest.mark.clause("MM-8")
+@pytest.mark.clause("MM-8.2")
 def test_builtin_maps_are_created_while_modular_type_mutex_is_held(cleanup: ExitStack) -> None:
     """Maps of every built-in type are created while another task holds the modular types' mutex."""
     creator = Creator(cleanup)
@@ -150,7 +150,7 @@ def test_builtin_maps_are_created_while_modular_type_mutex_is_held(cleanup: Exit
 KNOWN_LOCKS: set[str] = set()
 
 
-@pytest.mark.clause("MM-8")
+@pytest.mark.clause("MM-8.2")
 @pytest.mark.usefixtures("flowmap_loaded")
 def test_builtin_map_create_takes_no_new_lock(cleanup: ExitStack) -> None:
     """Creation of a built-in map takes no sleeping lock of the kernel that it did not take before.
@@ -243,7 +243,7 @@ CALLS: dict[str, dict[str, list[str]]] = {
 }
 
 
-@pytest.mark.clause("MM-8", "MM-9")
+@pytest.mark.clause("MM-8.1")
 def test_builtin_map_calls_of_programs_are_as_direct_as_before(
     make_flowmap: MakeFlowmap, cleanup: ExitStack
 ) -> None:
@@ -269,7 +269,7 @@ def test_builtin_map_calls_of_programs_are_as_direct_as_before(
         assert of_flowmap in ("flowmap_lookup_elem", "bpf_map_lookup_elem")
 
 
-@pytest.mark.clause("MM-8", "MM-9")
+@pytest.mark.clause("MM-8.1")
 def test_builtin_map_of_maps_calls_are_as_direct_as_before(
     make_flowmap: MakeFlowmap, cleanup: ExitStack
 ) -> None:
@@ -290,7 +290,7 @@ def test_builtin_map_of_maps_calls_are_as_direct_as_before(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-8")
+@pytest.mark.clause("MM-8.1")
 @pytest.mark.usefixtures("flowmap_loaded")
 def test_unknown_map_types_are_einval_beside_modular_ones() -> None:
     """Type numbers that are neither built in nor modular give EINVAL, as without the series."""

@@ -58,7 +58,7 @@ def _assert_nothing_left(module: str, ids_before: list[int], namespace: str) -> 
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-5")
+@pytest.mark.clause("MM-5.4")
 def test_map_create_without_free_descriptor_is_emfile_and_leaves_nothing(
     flowmap_loaded: str, make_netns: MakeNetns
 ) -> None:
@@ -76,7 +76,7 @@ def test_map_create_without_free_descriptor_is_emfile_and_leaves_nothing(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-5", "MM-4")
+@pytest.mark.clause("MM-4.1")
 def test_map_open_without_free_descriptor_is_emfile_and_takes_no_ref(
     flowmap_loaded: str, make_flowmap: MakeFlowmap
 ) -> None:
@@ -93,7 +93,7 @@ def test_map_open_without_free_descriptor_is_emfile_and_takes_no_ref(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-5", "FM-1")
+@pytest.mark.clause("MM-5.3", "FM-1.8")
 def test_map_create_with_unusable_btf_leaves_nothing(
     flowmap_loaded: str, make_netns: MakeNetns, cleanup: ExitStack
 ) -> None:
@@ -141,7 +141,7 @@ def test_map_create_with_unusable_btf_leaves_nothing(
     _assert_nothing_left(flowmap_loaded, ids_before, ns)
 
 
-@pytest.mark.clause("MM-5", "SN-13")
+@pytest.mark.clause("MM-4.8", "SN-13.7")
 @pytest.mark.usefixtures("pinned_to_test_cpu")
 def test_creator_killed_during_publication_leaves_nothing(
     flowmap_loaded: str, make_netns: MakeNetns

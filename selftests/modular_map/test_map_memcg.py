@@ -32,7 +32,7 @@ def _create_maps(namespaces: tuple[str, ...], count: int) -> list[int]:
     return fds
 
 
-@pytest.mark.clause("MM-10")
+@pytest.mark.clause("MM-10.4")
 @pytest.mark.deadline(60)
 @pytest.mark.usefixtures("flowmap_loaded")
 def test_maps_own_memory_is_charged_to_creator_memcg(

@@ -30,7 +30,7 @@ def _unreclaimable_slab() -> int:
 
 
 @pytest.mark.soak
-@pytest.mark.clause("MM-6", "RT-3")
+@pytest.mark.clause("MM-6.4", "RT-3.1")
 @pytest.mark.deadline(300)
 def test_flowmap_module_cycles_leave_nothing(flowmap_loaded: str, make_netns: MakeNetns) -> None:
     """Loads and unloads of the flow map's module leave no memory, map or reference behind.

@@ -98,7 +98,7 @@ def test_unload_refused_while_map_is_referenced(
     modules.unload(flowmap_loaded)
 
 
-@pytest.mark.clause("MM-4")
+@pytest.mark.clause("MM-4.5")
 def test_map_of_maps_holds_module_ref_for_its_template(
     flowmap_loaded: str, make_netns: MakeNetns, bpffs: Path
 ) -> None:
@@ -123,7 +123,7 @@ def test_map_of_maps_holds_module_ref_for_its_template(
     modules.unload(flowmap_loaded)
 
 
-@pytest.mark.clause("MM-4")
+@pytest.mark.clause("MM-4.1", "MM-4.2", "MM-4.3", "MM-4.4", "MM-4.5", "MM-4.7", "MM-4.8")
 @pytest.mark.parametrize("newest_first", [False, True], ids=["oldest-first", "newest-first"])
 def test_map_with_many_holders_pins_module_until_last_is_released(
     flowmap_loaded: str, make_netns: MakeNetns, bpffs: Path, newest_first: bool

@@ -29,7 +29,7 @@ _TOKEN_FD_FLAG = 1 << 16
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-3")
+@pytest.mark.clause("MM-3.1")
 def test_module_has_literal_alias() -> None:
     """The module's alias is bpf-map-type-36, literally, and the type's number is 36."""
     assert bpf.flowmap_type() == 36
@@ -38,7 +38,7 @@ def test_module_has_literal_alias() -> None:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-3")
+@pytest.mark.clause("MM-3.1", "MM-3.3")
 def test_map_create_requests_absent_module_once(tmp_path: Path) -> None:
     """Creation requests an absent module, once and literally, and a loaded one never.
 
@@ -64,7 +64,7 @@ def test_map_create_requests_absent_module_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("MM-3", "MM-8")
+@pytest.mark.clause("MM-3.1", "MM-8.1")
 def test_other_map_types_request_no_module(tmp_path: Path) -> None:
     """Neither a built-in type nor an unknown one requests a module."""
     flowmap_type = bpf.flowmap_type()
@@ -117,7 +117,7 @@ UNPRIVILEGED: tuple[Callable[[], None], ...] = (
 )
 
 
-@pytest.mark.clause("MM-3", "FM-1")
+@pytest.mark.clause("MM-3.2", "FM-1.9")
 def test_unprivileged_map_create_requests_no_module(tmp_path: Path, cleanup: ExitStack) -> None:
     """An unprivileged caller never loads the module, root of a user namespace included.
 
@@ -149,7 +149,7 @@ def test_unprivileged_map_create_requests_no_module(tmp_path: Path, cleanup: Exi
         assert record.take() == [REQUEST]
 
 
-@pytest.mark.clause("MM-3", "FM-1")
+@pytest.mark.clause("MM-3.2", "FM-1.11")
 def test_token_holder_requests_no_module(tmp_path: Path) -> None:
     """A BPF token allows the creation of a map, and not the request for its module.
 

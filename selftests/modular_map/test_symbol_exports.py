@@ -26,7 +26,7 @@ def _load_errno(path: Path) -> int:
     return errno_of(load)
 
 
-@pytest.mark.clause("MM-1")
+@pytest.mark.clause("MM-1.2")
 def test_registration_symbols_are_gpl_only(flowmap_unloaded: None, tmp_path: Path) -> None:  # noqa: ARG001
     """A module without a GPL licence cannot use the series' symbols: they are not found for it.
 

@@ -147,7 +147,7 @@ def _assert_mirroring_works(context: RaceContext) -> None:
     assert list(bpf.iterate_keys(context.fd)) == []
 
 
-@pytest.mark.clause("RT-1", "RT-3", "SN-1")
+@pytest.mark.clause("RT-1.1", "RT-3.1", "SN-1.5")
 @pytest.mark.soak
 @pytest.mark.deadline(120)
 def test_flowtable_dump_vs_each_actor(race_context: RaceContext) -> None:
@@ -163,7 +163,7 @@ def test_flowtable_dump_vs_each_actor(race_context: RaceContext) -> None:
     )
 
 
-@pytest.mark.clause("RT-1", "RT-3", "SN-8")
+@pytest.mark.clause("RT-1.1", "RT-3.1", "SN-8.2")
 @pytest.mark.soak
 @pytest.mark.deadline(120)
 def test_output_device_of_flow_unregistered_vs_each_actor(race_context: RaceContext) -> None:

@@ -124,7 +124,7 @@ def _release_if_held(registered: Syncpoint, second: child_process.Child) -> None
         registered.release()
 
 
-@pytest.mark.clause("MM-2", "RT-1")
+@pytest.mark.clause("MM-2.7", "RT-1.1")
 @pytest.mark.deadline(60)
 def test_registrations_that_meet_before_the_store_have_one_winner(cleanup: ExitStack) -> None:
     """Exactly one of two concurrent registrations succeeds, the other gets EBUSY.

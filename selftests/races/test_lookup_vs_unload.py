@@ -76,7 +76,7 @@ ATTACHMENTS: dict[str, tuple[str, Callable[[Attachment, int, int], Detach], int]
 }
 
 
-@pytest.mark.clause("MM-7", "MM-4", "FM-9", "RT-1")
+@pytest.mark.clause("MM-4.4", "MM-7.2", "RT-1.1")
 @pytest.mark.parametrize("kind", ATTACHMENTS)
 def test_unload_during_lookup_of_attached_prog_is_refused(
     kind: str, flowmap_loaded: str, make_netns: MakeNetns, bpffs: Path, cleanup: ExitStack

@@ -93,7 +93,7 @@ def test_map_in_use_vs_unload_keeps_working(flowmap_loaded: str) -> None:
     assert not modules.loaded(flowmap_loaded)
 
 
-@pytest.mark.clause("MM-7.1", "MM-10.1", "RT-1.1", "RT-3.1")
+@pytest.mark.clause("MM-10.1", "MM-7.1", "RT-1.1", "RT-3.1")
 @pytest.mark.deadline(120)
 def test_map_info_vs_unload_stays_consistent(flowmap_loaded: str) -> None:
     """Map info by id works for every map that is open while unload is attempted."""

@@ -55,7 +55,7 @@ def test_flow_added_between_publish_and_initial_walk_is_mirrored_once(
     assert creator.join() == ([0, 1], 2, 1)
 
 
-@pytest.mark.clause("SN-2.2", "SN-3.1", "SN-3.2", "RT-1.1")
+@pytest.mark.clause("SN-3.1", "SN-3.2", "SN-2.2", "RT-1.1")
 @pytest.mark.parametrize(
     "private_router", [RouterConfig(tables="split")], ids=router_config_id, indirect=True
 )

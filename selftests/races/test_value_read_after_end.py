@@ -21,7 +21,7 @@ _SLOT = bytes(4)
 _FRAME = bytes(64)
 
 
-@pytest.mark.clause("FM-9", "SN-6", "RT-1")
+@pytest.mark.clause("FM-9.1", "RT-1.1")
 @pytest.mark.parametrize(
     "program",
     ["late_by_xdp", "late_by_tc", "late_by_cgroup", "late_by_socket"],

@@ -97,7 +97,7 @@ def _connect_translated(router: Router, cleanup: ExitStack) -> dict[str, Connect
     }
 
 
-@pytest.mark.clause("SN-4", "SN-2", "FM-3", "FM-4")
+@pytest.mark.clause("SN-2.3", "SN-4.1", "SN-4.2", "FM-3.11", "FM-3.12", "FM-3.18", "FM-3.19")
 def test_act_ct_value_of_each_kind_matches_conntrack_in_both_directions(
     private_router: Router, private_flowmap: int, make_flowmap: MakeFlowmap, cleanup: ExitStack
 ) -> None:
@@ -169,7 +169,7 @@ def _delete_devices(router: Router) -> None:
         netlink.transact(netlink.NETLINK_ROUTE, [message], router.namespace)
 
 
-@pytest.mark.clause("SN-6", "SN-8")
+@pytest.mark.clause("SN-6.4", "SN-6.7", "SN-6.9")
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 def test_act_ct_flows_of_each_kind_miss_after_common_end(
     private_router: Router,
@@ -193,7 +193,7 @@ def test_act_ct_flows_of_each_kind_miss_after_common_end(
     readers.wait_freed()
 
 
-@pytest.mark.clause("SN-6")
+@pytest.mark.clause("SN-6.4")
 def test_act_ct_flows_of_each_kind_miss_one_by_one_after_conntrack_delete(
     private_router: Router, private_flowmap: int, make_flowmap: MakeFlowmap, cleanup: ExitStack
 ) -> None:
@@ -211,7 +211,7 @@ def test_act_ct_flows_of_each_kind_miss_one_by_one_after_conntrack_delete(
     readers.wait_freed()
 
 
-@pytest.mark.clause("SN-6")
+@pytest.mark.clause("SN-6.2")
 @pytest.mark.parametrize("end", ["client-fin", "server-fin", "client-rst", "server-rst"])
 def test_act_ct_tcp_flows_of_each_kind_miss_after_close(
     private_router: Router,
@@ -242,7 +242,7 @@ def test_act_ct_tcp_flows_of_each_kind_miss_after_close(
     readers.wait_freed(len(others))
 
 
-@pytest.mark.clause("SN-6")
+@pytest.mark.clause("SN-6.3")
 def test_act_ct_flows_of_each_kind_miss_after_expiry(
     private_router: Router, private_flowmap: int, make_flowmap: MakeFlowmap, cleanup: ExitStack
 ) -> None:
@@ -261,7 +261,7 @@ def test_act_ct_flows_of_each_kind_miss_after_expiry(
     readers.wait_freed()
 
 
-@pytest.mark.clause("SN-6", "FM-2", "SN-8")
+@pytest.mark.clause("SN-6.8", "FM-2.3")
 @pytest.mark.no_capture
 @pytest.mark.usefixtures("private_router")
 def test_act_ct_flows_of_each_kind_miss_after_netns_exit(make_flowmap: MakeFlowmap) -> None:

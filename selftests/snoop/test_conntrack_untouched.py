@@ -89,7 +89,7 @@ def _life(open_connection: OpenConnection, protocol: int, fd: int | None) -> lis
     return seen
 
 
-@pytest.mark.clause("SN-5")
+@pytest.mark.clause("SN-5.2")
 @each_protocol
 def test_conntrack_state_and_timeouts_are_as_without_views(
     router: Router,
@@ -115,7 +115,7 @@ def test_conntrack_state_and_timeouts_are_as_without_views(
         assert difference <= _TOLERANCE, f"{without.step}: {with_views} instead of {without}"
 
 
-@pytest.mark.clause("SN-5")
+@pytest.mark.clause("SN-5.2")
 @each_protocol
 def test_creation_and_removal_of_views_leave_conntrack_entries(
     private_router: Router, open_private_connection: OpenConnection, protocol: int
@@ -147,7 +147,7 @@ def test_creation_and_removal_of_views_leave_conntrack_entries(
     assert timeouts == sorted(timeouts, reverse=True)
 
 
-@pytest.mark.clause("SN-7", "FM-11")
+@pytest.mark.clause("SN-7.2", "SN-7.3", "FM-11.2")
 @pytest.mark.parametrize("views", [0, 3], ids=["without-view", "with-full-views"])
 def test_flow_is_offloaded_at_same_packet_when_views_are_full(
     private_router: Router,

@@ -43,7 +43,7 @@ def _found(fd: int, flows: Sequence[Flow]) -> list[Flow]:
     return found
 
 
-@pytest.mark.clause("SN-3", "SN-7", "FM-11")
+@pytest.mark.clause("SN-3.1", "SN-7.4", "FM-11.1", "FM-11.3")
 @split_source_tables
 def test_capacity_reached_in_first_walk_counts_the_rest_once(
     private_router: Router,
@@ -99,7 +99,7 @@ def _assert_room_taken(fd: int, flows: list[Flow], capacity: int) -> list[Flow]:
     return found
 
 
-@pytest.mark.clause("SN-3", "SN-2")
+@pytest.mark.clause("SN-2.3", "SN-3.1", "FM-11.1")
 def test_first_walk_takes_flows_of_act_ct_and_nft(
     private_router: Router, open_private_connection: OpenConnection, make_flowmap: MakeFlowmap
 ) -> None:
@@ -117,7 +117,7 @@ def test_first_walk_takes_flows_of_act_ct_and_nft(
         assert set(walked) <= set(keys)
 
 
-@pytest.mark.clause("SN-3", "RT-1")
+@pytest.mark.clause("SN-3.2", "SN-3.3", "RT-1.1")
 @pytest.mark.usefixtures("pinned_to_test_cpu", "require_preempt_rcu")
 @pytest.mark.deadline(120)
 @pytest.mark.parametrize(

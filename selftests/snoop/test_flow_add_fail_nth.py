@@ -42,7 +42,7 @@ EXPECTED_OUTCOMES = {
 """Not offloaded; missed by both views, for which one entry is allocated."""
 
 
-@pytest.mark.clause("SN-2.5", "SN-7.1", "SN-7.4")
+@pytest.mark.clause("SN-7.1", "SN-7.4", "SN-2.5")
 @pytest.mark.deadline(300)
 def test_flow_add_with_nth_alloc_failing_mirrors_or_counts_miss(
     private_router: Router, private_flowmap: int, cleanup: ExitStack

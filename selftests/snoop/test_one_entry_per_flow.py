@@ -57,7 +57,7 @@ def lasting_flows(private_router: Router) -> Router:
     return private_router
 
 
-@pytest.mark.clause("SN-9.2", "SN-13.1")
+@pytest.mark.clause("SN-13.1", "SN-9.2")
 @pytest.mark.parametrize("order", ["views-first", "flows-first"])
 @pytest.mark.deadline(120)
 def test_flow_in_many_views_has_one_entry(

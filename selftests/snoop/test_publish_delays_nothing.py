@@ -226,7 +226,7 @@ def test_flow_is_offloaded_while_snoop_table_is_unpublished(
     )
 
 
-@pytest.mark.clause("SN-3.1", "SN-9.1", "SN-12.4")
+@pytest.mark.clause("SN-12.4", "SN-9.1", "SN-3.1")
 def test_grace_periods_of_batch_do_not_grow_with_tables(
     private_router: Router, open_private_connection: OpenConnection
 ) -> None:
@@ -245,7 +245,7 @@ def test_grace_periods_of_batch_do_not_grow_with_tables(
         assert called().total() < _BATCH_SIZE // 2
 
 
-@pytest.mark.clause("SN-9.3", "SN-12.1")
+@pytest.mark.clause("SN-12.1", "SN-9.3")
 @pytest.mark.usefixtures("require_preempt_rcu")
 def test_snoop_table_deleted_before_publication_is_gone(
     private_router: Router, open_private_connection: OpenConnection, make_flowmap: MakeFlowmap

@@ -38,7 +38,7 @@ REMOVALS: dict[str, dict[str, Remove]] = {
 }
 
 
-@pytest.mark.clause("SN-10", "SN-2", "SN-6", "FM-3")
+@pytest.mark.clause("SN-10.2", "SN-10.5")
 @pytest.mark.parametrize(
     ("removal", "protocol", "version"),
     [("conntrack-delete", IPPROTO_UDP, 4), ("table-delete", IPPROTO_TCP, 6)],

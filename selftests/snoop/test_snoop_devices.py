@@ -37,7 +37,7 @@ def _add_flow_rule(family: int, table: str, name: str, namespace: str) -> None:
     )
 
 
-@pytest.mark.clause("SN-5", "SN-1", "SN-2")
+@pytest.mark.clause("SN-5.1", "SN-9.1")
 @without_source_table
 @pytest.mark.parametrize("family", _FAMILY_NAME, ids=_FAMILY_NAME.values())
 def test_snoop_and_ordinary_flowtables_share_devices_in_any_order(
@@ -83,7 +83,7 @@ def test_snoop_and_ordinary_flowtables_share_devices_in_any_order(
     assert len(list(bpf.iterate_keys(private_flowmap))) == 4
 
 
-@pytest.mark.clause("SN-5", "SN-1")
+@pytest.mark.clause("SN-5.1")
 @without_source_table
 @pytest.mark.parametrize("last", ["snoop", "ordinary"])
 def test_devices_added_by_update_do_not_conflict_with_snoop_table(
@@ -125,7 +125,7 @@ RULES = (
 COMMANDS = ("add rule inet {table} {chain} {rule}", "insert rule inet {table} {chain} {rule}")
 
 
-@pytest.mark.clause("SN-5", "SN-8")
+@pytest.mark.clause("SN-5.4")
 @pytest.mark.parametrize("devices", [(), DEVICES], ids=["without-devices", "with-devices"])
 def test_snoop_table_after_refused_rules_is_unused_and_deletable(
     private_router: Router,
@@ -176,7 +176,7 @@ def test_snoop_table_after_refused_rules_is_unused_and_deletable(
     assert flowtable.get_flowtable("fw", "spy", namespace).use == 1
 
 
-@pytest.mark.clause("SN-5", "SN-1", "SN-8")
+@pytest.mark.clause("SN-1.4", "SN-5.5")
 def test_snoop_table_after_refused_updates_is_deletable(
     private_router: Router, open_private_connection: OpenConnection
 ) -> None:

@@ -141,7 +141,7 @@ def test_flow_add_rule_to_snoop_table_is_refused(private_router: Router) -> None
     assert nftables.list_ruleset(private_router.namespace) == before
 
 
-@pytest.mark.clause("SN-1.5", "SN-3.1")
+@pytest.mark.clause("SN-3.1", "SN-1.5")
 def test_snoop_table_update_does_not_publish_twice(
     private_router: Router, open_private_connection: OpenConnection
 ) -> None:

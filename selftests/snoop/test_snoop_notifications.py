@@ -16,7 +16,7 @@ FAMILIES = (INET, IPV4, IPV6)
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("SN-1")
+@pytest.mark.clause("SN-1.3")
 def test_each_unknown_flag_is_einval(make_netns: MakeNetns) -> None:
     """Each unknown bit is EINVAL with and without the snoop flag, at creation and at update."""
     namespace = make_netns("fm-bits")
@@ -38,7 +38,7 @@ def test_each_unknown_flag_is_einval(make_netns: MakeNetns) -> None:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("SN-1")
+@pytest.mark.clause("SN-1.2")
 @pytest.mark.parametrize("family", FAMILIES, ids=["inet", "ip", "ip6"])
 def test_notifications_show_snoop_flag_and_names(
     make_netns: MakeNetns, cleanup: ExitStack, family: int
@@ -84,7 +84,7 @@ def test_notifications_show_snoop_flag_and_names(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("SN-1")
+@pytest.mark.clause("SN-1.2")
 def test_deletion_of_table_notifies_its_snoop_tables(
     make_netns: MakeNetns, cleanup: ExitStack
 ) -> None:
@@ -103,7 +103,7 @@ def test_deletion_of_table_notifies_its_snoop_tables(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("SN-1")
+@pytest.mark.clause("SN-1.2")
 def test_refused_flowtable_is_not_notified(make_netns: MakeNetns, cleanup: ExitStack) -> None:
     """A batch that is refused notifies nothing of the snoop tables in it."""
     namespace = make_netns("fm-events")

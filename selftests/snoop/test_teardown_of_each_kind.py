@@ -86,7 +86,7 @@ ENDS: dict[str, End] = {
 }
 
 
-@pytest.mark.clause("SN-6")
+@pytest.mark.clause("SN-6.1", "SN-6.4", "SN-6.6", "SN-6.7", "SN-6.9")
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 def test_flows_of_each_kind_miss_at_once_after_common_end(
     private_router: Router, readers: Readers, cleanup: ExitStack, end: End
@@ -99,7 +99,7 @@ def test_flows_of_each_kind_miss_at_once_after_common_end(
     found_by.wait_freed()
 
 
-@pytest.mark.clause("SN-6")
+@pytest.mark.clause("SN-6.1", "SN-6.4")
 def test_flows_of_each_kind_miss_one_by_one_after_conntrack_delete(
     private_router: Router, readers: Readers, cleanup: ExitStack
 ) -> None:
@@ -122,7 +122,7 @@ TCP_ENDS: dict[str, Callable[[Connection], None]] = {
 }
 
 
-@pytest.mark.clause("SN-6")
+@pytest.mark.clause("SN-6.2")
 @pytest.mark.parametrize("end", TCP_ENDS.values(), ids=TCP_ENDS)
 def test_tcp_flows_of_each_kind_miss_when_no_longer_served_after_close(
     private_router: Router,
@@ -151,7 +151,7 @@ def test_tcp_flows_of_each_kind_miss_when_no_longer_served_after_close(
     found_by.wait_freed(len(others))
 
 
-@pytest.mark.clause("SN-6")
+@pytest.mark.clause("SN-6.3")
 @pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
 def test_flows_of_each_kind_miss_after_expiry(
     private_router: Router, readers: Readers, cleanup: ExitStack, protocol: int
@@ -173,7 +173,7 @@ def test_flows_of_each_kind_miss_after_expiry(
     found_by.wait_freed(len(others))
 
 
-@pytest.mark.clause("SN-6")
+@pytest.mark.clause("SN-6.5")
 @pytest.mark.parametrize("direction", [0, 1], ids=["original", "reply"])
 def test_direction_of_each_kind_with_stale_route_is_miss_at_once(
     private_router: Router,
@@ -215,7 +215,7 @@ def _direction(fd: int, flow: NamedFlow, number: int) -> int | None:
     return None if value is None else int(value.dir)
 
 
-@pytest.mark.clause("SN-6", "FM-2")
+@pytest.mark.clause("SN-6.8", "FM-2.3")
 @pytest.mark.no_capture
 def test_flows_of_each_kind_miss_after_netns_exit(make_flowmap: MakeFlowmap) -> None:
     """After the exit of the netns a map is empty, and misses the flows of each kind."""

@@ -83,7 +83,7 @@ def _build_and_remove(order: tuple[str, ...]) -> None:
             _ignore_absent(removals[part])
 
 
-@pytest.mark.clause("SN-8", "FM-2", "RT-3")
+@pytest.mark.clause("SN-8.1", "SN-8.2", "RT-3.1")
 @pytest.mark.parametrize("order", orders(), ids="-".join)
 @pytest.mark.deadline(60)
 @pytest.mark.no_capture

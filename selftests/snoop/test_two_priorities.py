@@ -38,7 +38,7 @@ def _add_source_table(name: str, namespace: str) -> None:
     )
 
 
-@pytest.mark.clause("SN-2", "SN-6", "SN-9")
+@pytest.mark.clause("SN-2.2", "SN-6.7")
 @pytest.mark.parametrize(
     "private_router", [RouterConfig(tables="none")], ids=router_config_id, indirect=True
 )
@@ -81,7 +81,7 @@ def test_flows_of_tables_of_several_priorities_are_mirrored(
     assert list(bpf.iterate_keys(private_flowmap)) == []
 
 
-@pytest.mark.clause("SN-1", "SN-5")
+@pytest.mark.clause("SN-5.1", "SN-9.1")
 def test_snoop_table_of_any_priority_sees_flows_and_forwards_none(
     private_router: Router, private_flowmap: int, open_private_connection: OpenConnection
 ) -> None:

@@ -83,7 +83,7 @@ def _offload(open_connection: OpenConnection, count: int, first_port: int) -> li
     return conns
 
 
-@pytest.mark.clause("SN-9", "SN-6", "SN-8")
+@pytest.mark.clause("SN-9.3", "SN-6.4")
 @pytest.mark.parametrize(
     "kinds",
     [("map",) * 3, ("snoop-table",) * 3, ("map", "snoop-table", "map")],
@@ -149,7 +149,7 @@ def _remove_one_of_views(
         view.remove()
 
 
-@pytest.mark.clause("SN-9", "SN-12", "SN-8")
+@pytest.mark.clause("SN-9.1", "SN-9.3")
 def test_half_of_a_batch_of_snoop_tables_is_deleted(
     private_router: Router, open_private_connection: OpenConnection
 ) -> None:
@@ -193,7 +193,7 @@ def _delete_snoop_tables(
     flowtable.drop_table("spies", namespace)
 
 
-@pytest.mark.clause("SN-12", "FM-2", "SN-2")
+@pytest.mark.clause("SN-2.4", "SN-9.3")
 def test_exit_of_one_netns_leaves_views_of_another(
     private_router: Router, open_private_connection: OpenConnection, cleanup: ExitStack
 ) -> None:
