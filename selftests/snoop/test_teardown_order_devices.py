@@ -97,7 +97,7 @@ def test_teardown_with_devices_and_act_ct_leaks_nothing(
     # Modules that are loaded in between would be references to others.
     for name in (modules.FLOWTABLE_INET_MODULE, modules.NFT_FLOW_OFFLOAD_MODULE, "act_ct"):
         modules.modprobe(name)
-    before = leak_check.read_kernel_state()
+    before = kernel_state.read_kernel_state()
     _build_and_remove(order)
     assert leak_check.find_leaks(before) == []
     modules.unload(flowmap_loaded)
