@@ -84,7 +84,8 @@ static __always_inline void compare(struct flow_offload_tuple_rhash___local *fou
 		count(OTHER_TUPLE);
 
 	/* What leaves is what the other direction's packets answer to. */
-	dir = BPF_CORE_READ_BITFIELD_PROBED(&found->tuple, dir);
+	/* Not &found->tuple: its offset would count twice. */
+	dir = BPF_CORE_READ_BITFIELD_PROBED(found, tuple.dir);
 	reverse = dir ? (void *)found - size : (void *)found + size;
 	read_tuple(reverse, &other);
 	if (dir != value->dir || mtu != value->mtu || addresses_differ(other.dst, value->src) ||
