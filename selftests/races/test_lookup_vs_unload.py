@@ -124,9 +124,7 @@ def test_unload_during_lookup_of_attached_prog_is_refused(
         with expect_errno(errno.EWOULDBLOCK):
             modules.unload(flowmap_loaded)
         ours.send(b"x")
-        wait_for(
-            "the detachment to wait or to end", lambda: interleavings.task_state(holder.pid) in "DZ"
-        )
+        wait_for("the detachment to wait or to end", lambda: _waits_or_ended(holder.pid))
         with expect_errno(errno.EWOULDBLOCK):
             modules.unload(flowmap_loaded)
         lookup.release()
