@@ -49,13 +49,14 @@ def _helpers_maps(flowmap: int, cleanup: ExitStack) -> dict[str, int]:
     return maps
 
 
+_NO_PROG_ARRAY = "expected prog array map for tail call"
 _BAD_TYPE = "cannot pass map_type {} into func bpf_{}#"
 # By program: the errno, and the helper that the verifier names, or another reason.
 REFUSED_HELPERS = {
     "pop": (errno.EACCES, _READ_ONLY),
     "peek": (errno.EINVAL, "map_peek_elem"),
-    "tail_call": (errno.EINVAL, "tail_call"),
-    "tail_call_by_tc": (errno.EINVAL, "tail_call"),
+    "tail_call": (errno.EINVAL, _NO_PROG_ARRAY),
+    "tail_call_by_tc": (errno.EINVAL, _NO_PROG_ARRAY),
     "perf_event_output": (errno.EINVAL, "perf_event_output"),
     "perf_event_read": (errno.EINVAL, "perf_event_read"),
     "get_stackid": (errno.EINVAL, "get_stackid"),
@@ -97,7 +98,7 @@ def test_progs_with_other_helpers_on_flow_map_are_rejected(
         assert _refusal("verifier_helpers", maps, program) == (0, ""), program
     wrong = []
     for program, (code, reason) in REFUSED_HELPERS.items():
-        message = reason if reason == _READ_ONLY else _BAD_TYPE.format(bpf.flowmap_type(), reason)
+        message = reason if " " in reason else _BAD_TYPE.format(bpf.flowmap_type(), reason)
         got, log = _refusal("verifier_helpers", maps, program)
         if got != code or message not in log:
             wrong.append(f"{program}: expected {code} and {message!r}, got {got}: {log[-400:]}")
@@ -199,7 +200,8 @@ def test_progs_that_write_to_value_are_rejected(make_flowmap: MakeFlowmap) -> No
     wrong = []
     for program in VALUE_WRITES:
         got, log = _refusal("verifier_value_writes", maps, program)
-        if got != errno.EACCES or _READ_ONLY not in log:
+        # Of a global function's argument the verifier says EINVAL, behind the same message.
+        if got not in (errno.EACCES, errno.EINVAL) or _READ_ONLY not in log:
             wrong.append(f"{program}: got {got}: {log[-400:]}")
     assert not wrong, "\n".join(wrong)
 

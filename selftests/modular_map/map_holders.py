@@ -197,5 +197,14 @@ MAP_HOLDERS: tuple[Holder, ...] = (
 )
 """Holders of the map itself: it stays alive, with its id."""
 
-TEMPLATE_HOLDERS: tuple[Holder, ...] = (inner_map_template,)
-"""Holders of the map's type only: the map is freed, its module stays."""
+TEMPLATE_HOLDERS: tuple[Holder, ...] = (
+    inner_map_template,
+    outer_map_element,
+    array_of_maps_element,
+)
+"""Holders that have a module reference of their own, for the template of an outer map."""
+
+
+def module_refs_of(hold: Holder) -> int:
+    """Return the number of module references that a holder has beside the map's."""
+    return int(hold in TEMPLATE_HOLDERS)

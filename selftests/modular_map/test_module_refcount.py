@@ -19,9 +19,10 @@ from fixtures.guest.net import netns
 from fixtures.guest.pytest_plugin.plugin_api import MakeFlowmap, MakeNetns
 from selftests.modular_map.map_holders import (
     MAP_HOLDERS,
-    TEMPLATE_HOLDERS,
     Holder,
     inherited_fd,
+    inner_map_template,
+    module_refs_of,
     pinned_link,
 )
 
@@ -84,11 +85,12 @@ def test_unload_refused_while_map_is_referenced(
         fd = bpf.flowmap_create()
     map_id = bpf.map_info(fd).id
     release = hold(fd, bpffs, ns)
-    assert _refcount_is(1)
+    references = 1 + module_refs_of(hold)
+    assert _refcount_is(references)
     os.close(fd)
     _create_and_free_control_map(ns)
     assert map_id in _map_ids()
-    assert _refcount_is(1)
+    assert _refcount_is(references)
     with expect_errno(errno.EWOULDBLOCK):
         modules.unload(flowmap_loaded)
 
@@ -107,19 +109,18 @@ def test_map_of_maps_holds_module_ref_for_its_template(
     The template copies the map's operations, and outlives the map.
     """
     ns = make_netns("fm-held")
-    for hold in TEMPLATE_HOLDERS:
-        with netns.entered(ns):
-            fd = bpf.flowmap_create()
-        releases = [hold(fd, bpffs, ns) for _ in range(2)]
-        assert _refcount_is(3)
-        os.close(fd)
-        for remaining in (2, 1):
-            wait_for(f"{remaining} reference(s) to remain", partial(_refcount_is, remaining))
-            _create_and_free_control_map(ns)
-            assert _refcount_is(remaining)
-            assert not _try_unload()
-            releases.pop()()
-        modules.wait_until_unreferenced(flowmap_loaded)
+    with netns.entered(ns):
+        fd = bpf.flowmap_create()
+    releases = [inner_map_template(fd, bpffs, ns) for _ in range(2)]
+    assert _refcount_is(3)
+    os.close(fd)
+    for remaining in (2, 1):
+        wait_for(f"{remaining} reference(s) to remain", partial(_refcount_is, remaining))
+        _create_and_free_control_map(ns)
+        assert _refcount_is(remaining)
+        assert not _try_unload()
+        releases.pop()()
+    modules.wait_until_unreferenced(flowmap_loaded)
     modules.unload(flowmap_loaded)
 
 
@@ -135,15 +136,19 @@ def test_map_with_many_holders_pins_module_until_last_is_released(
     map_id = bpf.map_info(fd).id
     # A child would inherit the descriptors of the other holders, and a device has one XDP link.
     holders = [hold for hold in MAP_HOLDERS if hold not in (pinned_link, inherited_fd)]
-    releases = [(hold.__name__, hold(fd, bpffs, ns)) for hold in holders]
+    releases = [(hold, hold(fd, bpffs, ns)) for hold in holders]
     os.close(fd)
+    references = 1 + sum(module_refs_of(hold) for hold in holders)
     if newest_first:
         releases.reverse()
-    for name, release in releases:
-        assert map_id in _map_ids(), f"before the release of {name}"
-        assert _refcount_is(1), f"before the release of {name}"
-        assert not _try_unload(), f"before the release of {name}"
+    for hold, release in releases:
+        where = f"before the release of {hold.__name__}"
+        assert map_id in _map_ids(), where
+        # The outer maps before this one are freed some time later.
+        wait_for(f"{references} reference(s) {where}", partial(_refcount_is, references))
+        assert not _try_unload(), where
         release()
+        references -= module_refs_of(hold)
     modules.wait_until_unreferenced(flowmap_loaded)
     modules.unload(flowmap_loaded)
 
