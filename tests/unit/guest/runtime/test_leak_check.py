@@ -83,10 +83,27 @@ def test_spare_netns_is_used_before_creating_one(
     assert leak_check.find_leaks(before, spare=spare) == []
     assert not cycled
     # The next test in this VM has no spare netns; a struct net that stays is still a leak.
-    assert leak_check.find_leaks(before, seconds=0.2, spare=spare) == [
+    assert leak_check.find_leaks(before, seconds=0.5, spare=spare) == [
         "slab net_namespace: 1 object(s)"
     ]
     assert cycled
+
+
+def test_no_netns_is_deleted_so_late_that_it_would_be_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A slow machine reads the counters for the last time just after such a deletion."""
+    clock = FakeClock()
+    monkeypatch.setattr(leak_check, "time", clock)
+    deleted_at: list[float] = []
+    monkeypatch.setattr(
+        child_process, "run_in_child", lambda _: deleted_at.append(clock.now - 1000.0)
+    )
+    after = replace(BEFORE, maps=frozenset({1, 2}))
+    _read_states(monkeypatch, lambda: after)
+    # The intervals double from 0.1 s; the next deletion would be after 6.5 s.
+    assert leak_check.find_leaks(BEFORE, seconds=7) == ["BPF map 2"]
+    assert 3 < deleted_at[-1] < 4
 
 
 def test_struct_net_that_is_never_freed_is_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
