@@ -63,14 +63,15 @@ def test_debug_messages_of_later_modules_are_enabled_by_modprobe_options(
     monkeypatch.setattr(modules, "EXTRA_PARAMETERS", tmp_path / "parameters")
     loaded: list[bytes] = []
     monkeypatch.setattr(modules.libc, "syscall", lambda *args: loaded.append(args[2]))
-    modules.load_file(tmp_path)
+    monkeypatch.setattr(modules, "module_path", lambda _name: tmp_path)
+    modules.load("m")
     with trace_recording._debug_messages(["file net/netfilter/*"]):
-        modules.load_file(tmp_path, "a=1")
+        modules.load("m", "a=1")
         assert control.read_text() == "file net/netfilter/* +p\n"
         assert options.read_text() == ('options nf_flow_table dyndbg="file net/netfilter/* +p"\n')
     assert control.read_text() == "file net/netfilter/* -p\n"
     assert not options.exists()
-    modules.load_file(tmp_path)
+    modules.load("m")
     assert loaded == [b"", b'a=1 dyndbg="file net/netfilter/* +p"', b""]
 
 
