@@ -19,7 +19,7 @@ _MORE_THAN_VIEWS = 70
 
 
 @pytest.mark.clause("SN-13", "SN-8", "SN-1")
-@pytest.mark.parametrize("kind", ["unknown-device", "taken-name", "second-message"])
+@pytest.mark.parametrize("kind", ["device-twice", "unknown-hook", "taken-name", "second-message"])
 def test_refused_snoop_tables_take_no_place_of_a_view(
     make_netns: MakeNetns, make_flowmap: MakeFlowmap, kind: str
 ) -> None:
@@ -27,16 +27,18 @@ def test_refused_snoop_tables_take_no_place_of_a_view(
     ns = make_netns("fm-refused")
     flowtable.create_snoop_table("plain", "ft", ns, flags=0)
     messages = {
-        "unknown-device": [
-            flowtable.new_flowtable(INET, "plain", "spy", flags=SNOOP, devices=["nosuch"])
+        # Both of these are found when the table has been initialised.
+        "device-twice": [
+            flowtable.new_flowtable(INET, "plain", "spy", flags=SNOOP, devices=["lo", "lo"])
         ],
+        "unknown-hook": [flowtable.new_flowtable(INET, "plain", "spy", flags=SNOOP, hook=7)],
         "taken-name": [flowtable.new_flowtable(INET, "plain", "ft", flags=SNOOP)],
         "second-message": [
             flowtable.new_flowtable(INET, "plain", "spy", flags=SNOOP),
             flowtable.new_flowtable(INET, "plain", "ft", flags=0),
         ],
     }[kind]
-    expected = errno.ENOENT if kind == "unknown-device" else errno.EEXIST
+    expected = errno.EOPNOTSUPP if kind == "unknown-hook" else errno.EEXIST
     for _ in range(_MORE_THAN_VIEWS):
         with expect_errno(expected):
             flowtable.commit_batch(messages, ns)
