@@ -3,7 +3,8 @@
 
 import pytest
 
-from fixtures.host.mutation.operators import Change, changes
+from fixtures.host.mutation.change import Change
+from fixtures.host.mutation.operators import changes
 
 SOURCE = b"""\
 EXPORT_SYMBOL(f);
@@ -39,7 +40,7 @@ def changed(line: int) -> set[tuple[str, str]]:
         (4, {("constant", "int n = 1;")}),
         (6, {("relation", "if (a != b)")}),
         (7, {("errno", "return -EEXIST;")}),
-        (8, {("drop-call", ";")}),
+        (8, {("drop-call", ";"), ("lock-later", "n += 1;")}),
         (9, {("drop-statement", ";"), ("constant", "n += 2;")}),
         (10, {("drop-statement", ";")}),
         (11, {("drop-call", ";"), ("swap", "link(b, a);")}),
