@@ -12,7 +12,7 @@ from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP
 _SECOND = 10**9
 
 
-@pytest.mark.clause("FM-10", "FM-3")
+@pytest.mark.clause("FM-10.1", "FM-3.17")
 @pytest.mark.parametrize("direction", [0, 1], ids=["original", "reply"])
 def test_prog_lookup_moves_expiry_and_returns_it(
     flowmap: int, open_connection: OpenConnection, load_bpf: LoadBpf, direction: int

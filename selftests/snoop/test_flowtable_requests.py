@@ -18,7 +18,7 @@ _MORE_THAN_VIEWS = 70
 """Attempts; more than the 64 views for which a namespace has room."""
 
 
-@pytest.mark.clause("SN-13", "SN-8", "SN-1")
+@pytest.mark.clause("SN-8.3", "SN-13.2")
 @pytest.mark.parametrize("kind", ["device-twice", "unknown-hook", "taken-name", "second-message"])
 def test_refused_snoop_tables_take_no_place_of_a_view(
     make_netns: MakeNetns, make_flowmap: MakeFlowmap, kind: str
@@ -58,7 +58,7 @@ def test_refused_snoop_tables_take_no_place_of_a_view(
     assert list(bpf.iterate_keys(make_flowmap(ns))) == []
 
 
-@pytest.mark.clause("SN-2", "SN-9")
+@pytest.mark.clause("SN-2.4", "SN-9.1")
 @pytest.mark.parametrize("sender", ["elsewhere", "initial"])
 def test_snoop_table_belongs_to_netns_of_the_socket(
     private_router: Router,
@@ -84,7 +84,7 @@ def test_snoop_table_belongs_to_netns_of_the_socket(
     assert flowtable.snoop_counters("spy", "all", ns) == (2, 0)
 
 
-@pytest.mark.clause("SN-1", "SN-8")
+@pytest.mark.clause("SN-1.1", "SN-8.2")
 def test_snoop_table_update_without_flags_keeps_the_flag(
     private_router: Router, open_private_connection: OpenConnection
 ) -> None:
@@ -105,7 +105,7 @@ def test_snoop_table_update_without_flags_keeps_the_flag(
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("SN-1")
+@pytest.mark.clause("SN-1.4")
 def test_hw_offload_flag_change_is_eopnotsupp(make_netns: MakeNetns) -> None:
     """The flag for hardware offload of an ordinary flow table can still not be changed."""
     ns = make_netns("fm-flag")
@@ -118,7 +118,7 @@ def test_hw_offload_flag_change_is_eopnotsupp(make_netns: MakeNetns) -> None:
 
 
 @pytest.mark.shared_vm
-@pytest.mark.clause("SN-1", "SN-5")
+@pytest.mark.clause("SN-5.1")
 @pytest.mark.parametrize("spies", ["before", "after", "around"])
 def test_second_ordinary_flowtable_on_device_is_eexist_beside_snoop_tables(
     make_netns: MakeNetns, spies: str

@@ -20,7 +20,7 @@ _BUCKETS_ALLOCATOR = "__kvmalloc_node_noprof"
 pytestmark = pytest.mark.usefixtures("pinned_to_test_cpu", "flowtable_modules", "flowmap_loaded")
 
 
-@pytest.mark.clause("SN-3", "SN-9", "SN-12")
+@pytest.mark.clause("SN-3.1", "SN-9.2", "SN-9.3")
 def test_views_committed_while_another_is_published_have_all_flows(
     private_router: Router, open_private_connection: OpenConnection
 ) -> None:
@@ -44,7 +44,7 @@ def test_views_committed_while_another_is_published_have_all_flows(
         assert bpf.flowmap_entry_count(fd) == 2
 
 
-@pytest.mark.clause("SN-2", "SN-9", "SN-8")
+@pytest.mark.clause("SN-3.1", "SN-9.2")
 @pytest.mark.parametrize("other", ["map", "snoop-table"])
 def test_two_views_that_are_the_first_of_a_netns_have_all_flows(
     private_router: Router,

@@ -46,7 +46,7 @@ def lasting_router(private_router: Router) -> Router:
     return private_router
 
 
-@pytest.mark.clause("SN-9", "SN-13", "FM-11")
+@pytest.mark.clause("SN-9.2", "FM-11.1")
 @pytest.mark.deadline(120)
 def test_each_of_many_views_has_the_flows_that_it_had_room_for(
     lasting_router: Router, open_private_connection: OpenConnection, make_flowmap: MakeFlowmap
@@ -71,7 +71,7 @@ def test_each_of_many_views_has_the_flows_that_it_had_room_for(
         assert walked == sorted(bytes(key) for flow in held for key in flow.keys), f"view {number}"
 
 
-@pytest.mark.clause("FM-11", "SN-7", "SN-9")
+@pytest.mark.clause("FM-11.1", "SN-7.4")
 def test_missed_flows_of_full_view_are_counted_once_whatever_views_come_later(
     lasting_router: Router, open_private_connection: OpenConnection, make_flowmap: MakeFlowmap
 ) -> None:
@@ -88,7 +88,7 @@ def test_missed_flows_of_full_view_are_counted_once_whatever_views_come_later(
         assert _found(full, flows) == held
 
 
-@pytest.mark.clause("MM-10", "FM-11")
+@pytest.mark.clause("MM-10.3")
 def test_memlock_of_full_view_grows_only_by_its_own_flows(
     lasting_router: Router, open_private_connection: OpenConnection, make_flowmap: MakeFlowmap
 ) -> None:
