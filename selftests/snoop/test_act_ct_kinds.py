@@ -45,14 +45,15 @@ def _add_filters(namespace: str) -> None:
     for version, protocol in ((4, "ip"), (6, "ipv6")):
         for transport in ("tcp", "udp"):
             prio += 1
+            # The zone is last because tc(8) requires a word behind "nat" and its address.
             tc.run(
                 f"filter add dev r0 ingress prio {prio} protocol {protocol} flower "
                 f"ip_proto {transport} dst_port {flow_kinds.SNAT_PORT}-{flow_kinds.SNAT_PORT + 99} "
-                f"action ct commit zone {ZONE} nat src addr {SNAT_ADDRESSES[version]}",
+                f"action ct commit nat src addr {SNAT_ADDRESSES[version]} zone {ZONE}",
                 namespace,
             )
     tc.run(f"filter add dev r0 ingress prio 9 matchall action ct commit zone {ZONE}", namespace)
-    tc.run(f"filter add dev r1 ingress prio 9 matchall action ct zone {ZONE} nat", namespace)
+    tc.run(f"filter add dev r1 ingress prio 9 matchall action ct nat zone {ZONE}", namespace)
 
 
 def _entry(conn: Connection) -> ConntrackEntry | None:

@@ -10,7 +10,8 @@ import pytest
 
 from fixtures.flowmap import uapi
 from fixtures.guest.bpf import map_syscalls as bpf
-from fixtures.guest.net import flowtable, netns, nftables
+from fixtures.guest.core.polling import wait_for
+from fixtures.guest.net import conntrack, flowtable, netns, nftables
 from fixtures.guest.pytest_plugin.plugin_api import MakeFlowmap, OpenConnection
 from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP
@@ -18,6 +19,9 @@ from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP
 _ROUNDS = 8
 _TOLERANCE = 4
 """Seconds by which timeouts of two connections may differ that were treated alike."""
+
+_SECONDS = 1000
+"""A timeout longer than that of TCP with unacknowledged data, so that the two can be told apart."""
 
 _VERSIONS = (4, 6)
 
@@ -122,29 +126,45 @@ def test_creation_and_removal_of_views_leave_conntrack_entries(
 ) -> None:
     """Creating and removing views changes neither the offloaded connection nor the other one."""
     namespace = private_router.namespace
-    nftables.run("insert rule inet fw forward th dport 7009 accept", namespace)
+    # In both directions: either one's packets would offload the connection.
+    for port in ("dport", "sport"):
+        nftables.run(f"insert rule inet fw forward th {port} 7009 accept", namespace)
+    _set_timeouts(namespace, _SECONDS)
     offloaded = open_private_connection(protocol, 4, server_port=7001)
     offloaded.wait_offloaded()
     other = open_private_connection(protocol, 4, server_port=7009)
     for _ in range(_ROUNDS):
         other.exchange()
 
-    def state() -> list[tuple[int, bool]]:
-        entries = [conn.conntrack_entry() for conn in (offloaded, other)]
-        assert entries[1] is not None
-        assert entries[1].timeout is not None
-        timeouts.append(entries[1].timeout)
-        return [(entry.status, entry.offloaded) for entry in entries if entry is not None]
+    def timeout() -> int:
+        entry = other.conntrack_entry()
+        assert entry is not None
+        assert entry.timeout is not None
+        return entry.timeout
 
-    timeouts: list[int] = []
-    before = state()
-    assert [is_offloaded for _, is_offloaded in before] == [True, False]
+    def statuses() -> list[int]:
+        entries = [conn.conntrack_entry() for conn in (offloaded, other)]
+        return [entry.status for entry in entries if entry is not None]
+
+    # TCP acknowledges the last message later, and until then the timeout is a shorter one.
+    wait_for("the last packet to set the timeout", lambda: timeout() > _SECONDS // 2)
+    # From now on, a timeout that is set again grows.
+    _set_timeouts(namespace, 2 * _SECONDS)
+    before, timeouts = statuses(), [timeout()]
+    assert [bool(status & conntrack.IPS_OFFLOAD) for status in before] == [True, False]
     for _ in range(3):
         with _views(namespace):
-            assert state() == before
-        assert state() == before
-    # Nothing was sent, so a timeout that grows was set by a view.
+            assert statuses() == before
+            timeouts.append(timeout())
+        assert statuses() == before
+        timeouts.append(timeout())
     assert timeouts == sorted(timeouts, reverse=True)
+    assert timeouts[-1] > _SECONDS // 2
+
+
+def _set_timeouts(namespace: str, seconds: int) -> None:
+    names = ("tcp_timeout_established", "udp_timeout", "udp_timeout_stream")
+    netns.set_sysctls(namespace, {f"netfilter/nf_conntrack_{name}": seconds for name in names})
 
 
 @pytest.mark.clause("SN-7.2", "SN-7.3", "FM-11.2")

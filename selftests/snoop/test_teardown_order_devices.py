@@ -11,7 +11,7 @@ import pytest
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.kernel import modules
 from fixtures.guest.net import flowtable, netlink, netns, rtnetlink, tc
-from fixtures.guest.runtime import leak_check
+from fixtures.guest.runtime import kernel_state, leak_check
 from fixtures.guest.topology import client_router_server
 from fixtures.guest.topology.client_router_server import Router, RouterConfig
 from fixtures.guest.traffic import act_ct_offload
