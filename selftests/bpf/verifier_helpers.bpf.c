@@ -164,7 +164,7 @@ int local_storage(struct __sk_buff *ctx)
 SEC("sk_reuseport")
 int select_reuseport(struct sk_reuseport_md *ctx)
 {
-	__u32 key = 0;
+	struct flow_key key = {};
 
 	return bpf_sk_select_reuseport(ctx, &flows, &key, 0) ? SK_DROP : SK_PASS;
 }
