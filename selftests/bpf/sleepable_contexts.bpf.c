@@ -138,7 +138,7 @@ int static_function_in_both(struct __sk_buff *ctx)
 SEC("fentry.s/bpf_fentry_test1")
 int BPF_PROG(sleepable_fentry, int number)
 {
-	return hit();
+	return hit() & 0;
 }
 
 SEC("uprobe.s")
@@ -181,7 +181,7 @@ int allowed_in_loop(struct xdp_md *ctx)
 SEC("fentry/bpf_fentry_test1")
 int BPF_PROG(allowed_fentry, int number)
 {
-	return hit();
+	return hit() & 0;
 }
 
 SEC("uprobe")

@@ -200,7 +200,8 @@ def test_flow_of_device_added_later_is_found_until_its_deletion(
                        [router] r1 --- server                devices = { r* }
         guest ---- r2 /                                      r2 comes and goes
 
-    The flows of the other devices stay.
+    The deletion makes the other devices' routes stale, too, so the table may end their flows; then
+    it has the connection again with its next packets.
     """
     router = private_router
     _load_wildcard_ruleset(router, "r*")
@@ -222,6 +223,11 @@ def test_flow_of_device_added_later_is_found_until_its_deletion(
     netlink.transact(netlink.NETLINK_ROUTE, [gone], router.namespace)
     for flow in flows:
         assert [bpf.lookup_or_none(private_flowmap, key) for key in flow.keys] == [None, None]
+    entry = staying.conntrack_entry()
+    assert entry is not None
+    left = [staying_flow] if entry.offloaded else []
+    oracle.assert_same_flows(private_flowmap, router.namespace, left)
+    oracle.assert_forwarded_as_value(staying, private_flowmap, port_of(router.lan), outside)
     oracle.assert_same_flows(private_flowmap, router.namespace, [staying_flow])
 
 

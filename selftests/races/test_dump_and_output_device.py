@@ -17,6 +17,7 @@ from fixtures.guest.net import conntrack, flowtable, netlink, netns, rtnetlink
 from fixtures.guest.pytest_plugin.plugin_api import OpenConnection
 from fixtures.guest.race import python_race
 from fixtures.guest.topology.client_router_server import FLOWTABLE, NFT_TABLE, Router
+from fixtures.guest.topology.settled_links import wait_links_up
 from fixtures.guest.traffic.connections import IPPROTO_UDP
 from selftests.races.actors import ACTORS, RaceContext, allowed_outcomes
 
@@ -53,6 +54,8 @@ _DEVICE, _PEER = "race-out", "race-far"
 _IFINDEX, _PEER_IFINDEX = 190, 191
 _MAC, _PEER_MAC = "02:00:00:00:00:a0", "02:00:00:00:00:a1"
 _ADDRESS, _PEER_ADDRESS = "203.0.113.1", "203.0.113.2"
+_CLIENT_ADDRESS = "192.0.2.9"
+"""The client's second address; the server has a route back to it over the device."""
 _PORT = 7900
 
 
@@ -83,42 +86,66 @@ def _dump(context: RaceContext) -> python_race.Actor:
     return act
 
 
+def _add_client_address(router: Router) -> None:
+    """Give the client the address of connections over the further device."""
+    add = rtnetlink.add_address(router.client.ifindex, _CLIENT_ADDRESS, 24)
+    netlink.transact(netlink.NETLINK_ROUTE, [add], router.client.namespace)
+    neigh = rtnetlink.add_permanent_neigh(router.lan.ifindex, _CLIENT_ADDRESS, router.client.mac)
+    netlink.transact(netlink.NETLINK_ROUTE, [neigh], router.namespace)
+
+
+def _add_output_device(router: Router, own: ExitStack) -> None:
+    """Connect router and server by a device of the flowtable, which is deleted at the end."""
+    far = router.server.namespace
+    on_router = [
+        rtnetlink.add_veth(_DEVICE, _IFINDEX, _MAC, _PEER, _PEER_IFINDEX, _PEER_MAC, far),
+        rtnetlink.set_up(_IFINDEX),
+        rtnetlink.add_address(_IFINDEX, _ADDRESS, 24),
+        rtnetlink.add_permanent_neigh(_IFINDEX, _PEER_ADDRESS, _PEER_MAC),
+    ]
+    netlink.transact(netlink.NETLINK_ROUTE, on_router, router.namespace)
+    delete = [rtnetlink.delete_link(_IFINDEX)]
+    own.callback(netlink.transact, netlink.NETLINK_ROUTE, delete, router.namespace)
+    on_server = [
+        rtnetlink.set_up(_PEER_IFINDEX),
+        rtnetlink.add_address(_PEER_IFINDEX, _PEER_ADDRESS, 24),
+        rtnetlink.add_permanent_neigh(_PEER_IFINDEX, _ADDRESS, _MAC),
+        rtnetlink.add_route(_CLIENT_ADDRESS, 32, _ADDRESS),
+    ]
+    netlink.transact(netlink.NETLINK_ROUTE, on_server, far)
+    for namespace, index in ((router.namespace, _IFINDEX), (far, _PEER_IFINDEX)):
+        wait_links_up(namespace, index)  # until then it drops packets
+    # Without the device the flowtable would not take the flow.
+    with_device = flowtable.new_flowtable(
+        flowtable.INET, NFT_TABLE, FLOWTABLE, devices=(_DEVICE,), exclusive=False
+    )
+    flowtable.commit_batch([with_device], router.namespace)
+
+
+def _offload_over_output_device(router: Router, own: ExitStack) -> None:
+    """Exchange datagrams whose output device is one of its own."""
+    timeout = 5.0 * polling.deadline_scale()
+    _add_output_device(router, own)
+    kind = (socket.AF_INET, socket.SOCK_DGRAM)
+    server = own.enter_context(netns.open_socket(router.server.namespace, *kind))
+    client = own.enter_context(netns.open_socket(router.client.namespace, *kind))
+    for end in (server, client):
+        end.settimeout(timeout)
+    server.bind((_PEER_ADDRESS, _PORT))
+    client.bind((_CLIENT_ADDRESS, 0))
+    client.connect((_PEER_ADDRESS, _PORT))
+    for _packet in range(3):
+        client.send(b"ping")
+        server.sendto(b"pong", server.recvfrom(16)[1])
+        assert client.recv(len(b"pong")) == b"pong"
+
+
 def _output_device_unregister(context: RaceContext) -> python_race.Actor:
     """Offload a flow whose output device is a device of its own, and unregister that."""
-    router = context.router
-    timeout = 5.0 * polling.deadline_scale()
-
-    def add_device(own: ExitStack) -> None:
-        far = router.server.namespace
-        on_router = [
-            rtnetlink.add_veth(_DEVICE, _IFINDEX, _MAC, _PEER, _PEER_IFINDEX, _PEER_MAC, far),
-            rtnetlink.set_up(_IFINDEX),
-            rtnetlink.add_address(_IFINDEX, _ADDRESS, 24),
-            rtnetlink.add_permanent_neigh(_IFINDEX, _PEER_ADDRESS, _PEER_MAC),
-        ]
-        netlink.transact(netlink.NETLINK_ROUTE, on_router, router.namespace)
-        delete = [rtnetlink.delete_link(_IFINDEX)]
-        own.callback(netlink.transact, netlink.NETLINK_ROUTE, delete, router.namespace)
-        on_server = [
-            rtnetlink.set_up(_PEER_IFINDEX),
-            rtnetlink.add_address(_PEER_IFINDEX, _PEER_ADDRESS, 24),
-        ]
-        netlink.transact(netlink.NETLINK_ROUTE, on_server, far)
 
     def act(_: int) -> None:
         with ExitStack() as own:
-            add_device(own)
-            kind = (socket.AF_INET, socket.SOCK_DGRAM)
-            server = own.enter_context(netns.open_socket(router.server.namespace, *kind))
-            client = own.enter_context(netns.open_socket(router.client.namespace, *kind))
-            for end in (server, client):
-                end.settimeout(timeout)
-            server.bind((_PEER_ADDRESS, _PORT))
-            client.connect((_PEER_ADDRESS, _PORT))
-            for _packet in range(3):
-                client.send(b"ping")
-                server.sendto(b"pong", server.recvfrom(16)[1])
-                assert client.recv(len(b"pong")) == b"pong"
+            _offload_over_output_device(context.router, own)
 
     return act
 
@@ -171,6 +198,11 @@ def test_output_device_of_flow_unregistered_vs_each_actor(race_context: RaceCont
 
     An entry that kept a route would keep the device, and its unregistration would wait for it.
     """
+    _add_client_address(race_context.router)
+    with ExitStack() as own:
+        _offload_over_output_device(race_context.router, own)
+        values = [bpf.lookup(race_context.fd, key) for key in bpf.iterate_keys(race_context.fd)]
+        assert [value.dir for value in values if value.oifindex == _IFINDEX] == [0]
     for other in AGAINST_OUTPUT_DEVICE:
         print(other)
         _race(race_context, "device", _output_device_unregister(race_context), other)

@@ -58,7 +58,7 @@ class Attachment:
         command = f"filter add dev lo egress bpf direct-action object-pinned {pin}"
         tc.run(command, self.namespace)
         pin.unlink()
-        return lambda: (tc.run("qdisc del dev lo clsact", self.namespace), None)[1]
+        return lambda: tc.delete_clsact(_LOOPBACK, self.namespace)
 
     def socket_filter(self, prog: int, _: int) -> Detach:
         """Attach to the receiving socket."""

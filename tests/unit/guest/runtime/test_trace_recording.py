@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.guest.core import libc
 from fixtures.guest.kernel import modules
 from fixtures.guest.runtime import trace_recording
 
@@ -62,7 +63,7 @@ def test_debug_messages_of_later_modules_are_enabled_by_modprobe_options(
     monkeypatch.setattr(trace_recording, "module_names", lambda: ["nf_flow_table"])
     monkeypatch.setattr(modules, "EXTRA_PARAMETERS", tmp_path / "parameters")
     loaded: list[bytes] = []
-    monkeypatch.setattr(modules.libc, "syscall", lambda *args: loaded.append(args[2]))
+    monkeypatch.setattr(libc, "syscall", lambda *args: loaded.append(args[2]))
     monkeypatch.setattr(modules, "module_path", lambda _name: tmp_path)
     modules.load("m")
     with trace_recording._debug_messages(["file net/netfilter/*"]):
