@@ -50,7 +50,6 @@ def _helpers_maps(flowmap: int, cleanup: ExitStack) -> dict[str, int]:
     return maps
 
 
-_NO_PROG_ARRAY = "expected prog array map for tail call"
 _BAD_TYPE = "cannot pass map_type {} into func bpf_{}#"
 # By program: the errno, and the helper that the verifier names, or its message.
 REFUSED_HELPERS = {
