@@ -2,60 +2,68 @@
 """``expires`` is of CLOCK_BOOTTIME, which differs from CLOCK_MONOTONIC only after a suspend.
 
 A VM under test does not suspend, and a time namespace changes only what its processes see.  So
-the test replaces the kernel's reading of the clock by a constant.
+the test tells the kernel's timekeeping that the machine slept.
 """
 
-import errno
 import time
 
 import pytest
 
 from fixtures.guest.bpf import map_syscalls as bpf
-from fixtures.guest.kernel import function_override
-from fixtures.guest.pytest_plugin.plugin_api import (
-    MakeFlowmap,
-    OpenConnection,
-    require_suite_module,
-)
+from fixtures.guest.core.polling import deadline_scale
+from fixtures.guest.kernel import sleep_time
+from fixtures.guest.net import netns
+from fixtures.guest.pytest_plugin.plugin_api import OpenConnection, require_suite_module
 from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP
 
-_BOOTTIME = "ktime_get_boot_fast_ns"
-"""The reading of CLOCK_BOOTTIME that is safe in each context in which a program may run."""
-_CONSTANT = -errno.ENOMEM
-"""Nanoseconds that the function returns while it is replaced."""
-_TIMEOUTS = {IPPROTO_TCP: 30, IPPROTO_UDP: 30}
+_SLEPT = 100_000
+"""Seconds; more than any timeout here."""
+_LONGER = 3600
+"""Seconds of the timeout that a packet gives to a flow after the sleep."""
 _SECOND = 10**9
+_NAME = {IPPROTO_TCP: "tcp", IPPROTO_UDP: "udp"}
+
+
+def _boottime() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 @pytest.mark.clause("FM-3.17")
-@pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
+@pytest.mark.parametrize("protocol", _NAME, ids=_NAME.get)
 def test_value_expiry_is_of_boottime_clock(
-    router: Router,
-    flowmap: int,
-    open_connection: OpenConnection,
-    make_flowmap: MakeFlowmap,
-    protocol: int,
+    router: Router, flowmap: int, open_connection: OpenConnection, protocol: int
 ) -> None:
-    """Expiry follows the kernel's CLOCK_BOOTTIME, whatever the other clocks say.
+    """A flow expires a timeout after CLOCK_BOOTTIME, however long the machine slept before.
 
-    A flow whose value is read for the first time while the clock is replaced expires a timeout
-    after the constant; another one, which was read before, keeps its time.
+    A value that was stored before the sleep keeps its time until a packet moves the flow's timeout.
     """
-    require_suite_module(function_override.MODULE)
-    early = open_connection(protocol, 4, server_port=7001).wait_offloaded()
-    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    seconds = _TIMEOUTS[protocol]
-    for key in early.keys:
-        assert 0 < bpf.lookup(flowmap, key).expires - before < (seconds + 1) * _SECOND
-    late = open_connection(protocol, 6, server_port=7002).wait_offloaded()
-    with function_override.fail_function(_BOOTTIME) as calls:
-        for key in late.keys:
+    require_suite_module(sleep_time.MODULE)
+    timeout = f"netfilter/nf_flowtable_{_NAME[protocol]}_timeout"
+    # The rounding of jiffies.
+    slack = 1
+    seconds = round(30 * deadline_scale())
+    netns.set_sysctls(router.namespace, {timeout: seconds})
+    start = _boottime()
+    connections = [open_connection(protocol, v, server_port=7000 + v) for v in (4, 6)]
+    read, unread = [conn.wait_offloaded() for conn in connections]
+    shown = [bpf.lookup(flowmap, key).expires for key in read.keys]
+    for expires in shown:
+        assert start < expires <= _boottime() + (seconds + slack) * _SECOND
+
+    sleep_time.inject(_SLEPT)
+    monotonic = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    awake = _boottime()
+    assert awake - monotonic >= _SLEPT * _SECOND
+    for key in unread.keys:
+        expires = bpf.lookup(flowmap, key).expires
+        assert awake < expires <= _boottime() + (seconds + slack) * _SECOND
+    assert [bpf.lookup(flowmap, key).expires for key in read.keys] == shown
+
+    netns.set_sysctls(router.namespace, {timeout: _LONGER})
+    for conn, flow in zip(connections, (read, unread), strict=True):
+        conn.exchange()
+        for key in flow.keys:
             expires = bpf.lookup(flowmap, key).expires
-            assert 0 < expires - _CONSTANT <= seconds * _SECOND
-        assert calls() >= 1
-        shown = [bpf.lookup(flowmap, key).expires for key in early.keys]
-        # The same as in a map that is created now.
-        again = make_flowmap(router.namespace)
-        assert [bpf.lookup(again, key).expires for key in early.keys] == shown
-    assert all(expires > before for expires in shown)
+            assert expires > awake + (_LONGER - slack) * _SECOND
+            assert expires <= _boottime() + (_LONGER + slack) * _SECOND
