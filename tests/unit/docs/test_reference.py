@@ -83,7 +83,8 @@ def _text(node: ast.expr) -> str:
 def test_every_variable_of_the_suite_is_listed() -> None:
     read = set(
         re.findall(
-            r'environ\S*\W"(FLOWMAP_\w+)"', _sources("fixtures", "tests/unit", "tests/interrupts")
+            r'environ\S*\W"(FLOWMAP_\w+)"',
+            _sources("fixtures", "tests/unit", "tests/canary", "tests/interrupts"),
         )
     )
     listed = {name for name in _column("environment.md", "variable") if name.startswith("FLOWMAP_")}
