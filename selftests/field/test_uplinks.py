@@ -89,7 +89,7 @@ def test_flow_of_replaced_uplink_ends_and_the_other_goes_on(
         client --- r0 [router]               > remote host       one uplink fails over
                             r2 --- gateway 2
 
-    The key of the replaced route misses at once; the kfunc still finds the flow, which the table
+    The key of the replaced route misses at once; the kfunc may still find the flow, which the table
     would not forward any more.  Its connection has the address of the failed uplink, so
     masquerade drops it with its next packet (``nf_nat_oif_changed()``), and the flow that the
     table adds for that packet is never found.  The client's next packets are a new connection
@@ -112,7 +112,8 @@ def test_flow_of_replaced_uplink_ends_and_the_other_goes_on(
     both_lookups = load_bpf("xdp_both_lookups", private_flowmap)
     frame = build_frame(router.client, router.lan, connections[failed].tuple)
     found = oracle.lookup_result(both_lookups, frame, router.lan.ifindex, router.namespace)
-    assert found == "only the kfunc"
+    # The kfunc finds it until garbage collection has removed it.
+    assert found in ("only the kfunc", "neither")
 
     connections[failed].client.send(b"dropped by masquerade")
     for key in flows[failed].keys:
