@@ -156,7 +156,7 @@ KNOWN_LOCKS = {"pcpu_alloc_mutex", "callchain_mutex"}
 def test_builtin_map_create_takes_no_new_lock(cleanup: ExitStack) -> None:
     """Creation of a built-in map takes no sleeping lock of the kernel that it did not take before.
 
-    Only locks with a name count: a lock in an object that the creation makes is nobody else's.
+    Only locks with a name count: no other task can hold a lock in the object that is created.
     The control is the creation of a flow map, which takes the mutex of modular types and a
     reference to a module.
     """
