@@ -13,7 +13,7 @@ from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core.expect_errno import errno_of, expect_errno
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import modules
-from fixtures.guest.net import conntrack, flowtable, netlink, netns
+from fixtures.guest.net import conntrack, flowtable, netns
 from fixtures.guest.pytest_plugin.plugin_api import MakeNetns, OpenConnection
 from fixtures.guest.runtime.hypothesis_support import iterations_scale
 from fixtures.guest.topology.client_router_server import Router
@@ -121,16 +121,10 @@ def test_view_beyond_limit_is_enospc(
 
     os.close(fds.pop(VIEW_LIMIT // 2))
 
-    def snoop_table_created() -> bool:
-        try:
-            flowtable.create_snoop_table("spy", "all", ns)
-        except netlink.NetlinkError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            return False
-        return True
-
-    wait_for("a snoop table to take the map's place", snoop_table_created)
+    wait_for(
+        "a snoop table to take the map's place",
+        lambda: flowtable.create_snoop_table_if_room("spy", "all", ns),
+    )
     wait_for(
         "the snoop table to have both flows",
         lambda: flowtable.snoop_counters("spy", "all", ns) == (2, 0),

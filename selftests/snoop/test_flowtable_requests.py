@@ -8,7 +8,7 @@ import pytest
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core.expect_errno import expect_errno
 from fixtures.guest.core.polling import wait_for
-from fixtures.guest.net import flowtable, netlink, netns
+from fixtures.guest.net import flowtable, netns
 from fixtures.guest.net.flowtable import INET, SNOOP
 from fixtures.guest.pytest_plugin.plugin_api import MakeFlowmap, MakeNetns, OpenConnection
 from fixtures.guest.topology.client_router_server import Router
@@ -44,17 +44,11 @@ def test_refused_snoop_tables_take_no_place_of_a_view(
             flowtable.commit_batch(messages, ns)
     assert [table.name for table in flowtable.list_flowtables(ns)] == ["ft"]
 
-    def created() -> bool:
-        # The views of batches that were rolled back are removed by a work item.
-        try:
-            flowtable.create_snoop_table("spy", "all", ns)
-        except netlink.NetlinkError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            return False
-        return True
-
-    wait_for("a snoop table to have a place", created)
+    # The views of batches that were rolled back are removed by a work item.
+    wait_for(
+        "a snoop table to have a place",
+        lambda: flowtable.create_snoop_table_if_room("spy", "all", ns),
+    )
     assert list(bpf.iterate_keys(make_flowmap(ns))) == []
 
 
