@@ -2,7 +2,7 @@
 /*
  * Look up the flow of every packet from XDP, tc and cgroup programs, with up to two layers of
  * VLAN tags or a PPPoE session, in the packet or in the skb. Count the results and keep the last
- * value of each direction. Packets pass.
+ * value of each protocol, family and direction. Packets pass.
  */
 #include "vmlinux.h"
 
@@ -29,6 +29,9 @@
 enum counter { HIT_ORIGINAL, HIT_REPLY, MISS, UNPARSED };
 enum hook { XDP, SKB };
 
+/* Bits of a slot in last_values. A late ACK of a connection goes to its own protocol's slot. */
+enum slot { SLOT_REPLY = 1, SLOT_IPV6 = 2, SLOT_UDP = 4, SLOTS = 8 };
+
 struct vlan_tag {
 	__be16 tci;
 	__be16 next_proto;
@@ -44,7 +47,7 @@ struct pppoe_header {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 2);
+	__uint(max_entries, SLOTS);
 	__type(key, __u32);
 	__type(value, struct flow_value);
 } last_values SEC(".maps");
@@ -142,15 +145,23 @@ static __always_inline bool parse(void *ctx, enum hook hook, __u32 offset, __be1
 static __always_inline void look_up(struct flow_key *key)
 {
 	struct flow_value *value = bpf_map_lookup_elem(&flows, key);
-	__u32 direction;
+	__u32 slot = 0;
 
 	if (!value) {
 		count(MISS);
 		return;
 	}
-	direction = value->dir & 1;
-	count(direction ? HIT_REPLY : HIT_ORIGINAL);
-	bpf_map_update_elem(&last_values, &direction, value, BPF_ANY);
+	if (key->l3proto == AF_INET6)
+		slot |= SLOT_IPV6;
+	if (key->l4proto == IPPROTO_UDP)
+		slot |= SLOT_UDP;
+	if (value->dir & 1) {
+		slot |= SLOT_REPLY;
+		count(HIT_REPLY);
+	} else {
+		count(HIT_ORIGINAL);
+	}
+	bpf_map_update_elem(&last_values, &slot, value, BPF_ANY);
 }
 
 SEC("xdp")

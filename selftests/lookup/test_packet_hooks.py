@@ -2,6 +2,7 @@
 """Programs of each hook look up the packets of real traffic, with each kind of encapsulation."""
 
 import os
+import socket
 import struct
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,6 +22,8 @@ from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP, Flow, c
 
 # The counters of selftests/bpf/packet_lookup.bpf.c
 HIT_ORIGINAL, HIT_REPLY, MISS, UNPARSED = range(COUNTERS := 4)
+# The bits of a slot in its last_values
+SLOT_REPLY, SLOT_IPV6, SLOT_UDP = 1, 2, 4
 _ROUNDS = 3
 _KINDS = [(protocol, version) for protocol in (IPPROTO_TCP, IPPROTO_UDP) for version in (4, 6)]
 
@@ -48,6 +51,13 @@ def _counts(loaded: BpfObject) -> list[int]:
     return [loaded.counter(slot) for slot in range(COUNTERS)]
 
 
+def _slot(key: uapi.Key, direction: int) -> bytes:
+    slot = SLOT_REPLY if direction else 0
+    slot |= SLOT_IPV6 if key.l3proto == socket.AF_INET6 else 0
+    slot |= SLOT_UDP if key.l4proto == IPPROTO_UDP else 0
+    return struct.pack("=I", slot)
+
+
 def _assert_packets_hit(
     loaded: BpfObject, flowmap: int, flow: Flow, exchange: Callable[[], None], name: str
 ) -> None:
@@ -60,8 +70,7 @@ def _assert_packets_hit(
     assert grown[HIT_REPLY] >= _ROUNDS, name
     assert grown[MISS] == 0, name
     for direction, key in enumerate(flow.keys):
-        slot = struct.pack("=I", direction)
-        raw = bpf.lookup_raw(loaded.map_fd("last_values"), slot, uapi.VALUE_SIZE)
+        raw = bpf.lookup_raw(loaded.map_fd("last_values"), _slot(key, direction), uapi.VALUE_SIZE)
         by_program, read = uapi.Value.from_buffer_copy(raw), bpf.lookup(flowmap, key)
         by_program.expires = read.expires = 0  # the program's lookup may refresh the flow
         assert bytes(by_program) == bytes(read), f"{name}, direction {direction}"
