@@ -24,13 +24,14 @@ class Machine:
         self.known_after_update: set[str] = set()
         self.apt: list[list[str]] = []
         self.sudo = False
+        self.status = "installed"
 
     def run(self, argv: Sequence[str | Path], **_: Any) -> "subprocess.CompletedProcess[str]":
         """Replace ``run``."""
         program, *rest = map(str, argv)
         out, status = "", 0
         if program == "dpkg-query":
-            out = "".join(f"{name} installed\n" for name in rest if name in self.installed)
+            out = "".join(f"{name} {self.status}\n" for name in rest if name in self.installed)
             out += "removed-one config-files\n"
         elif program == "apt-cache":
             for name in rest[1:]:
@@ -65,6 +66,20 @@ def test_package_has_reason_and_file() -> None:
 def test_complete_machine_runs_no_apt(machine: Machine) -> None:
     system_packages.install_missing()
     assert not machine.apt
+
+
+@pytest.mark.parametrize("status", ["triggers-pending", "triggers-awaited"])
+def test_package_that_waits_for_triggers_is_complete(machine: Machine, status: str) -> None:
+    machine.status = status
+    system_packages.install_missing()
+    assert not machine.apt
+
+
+def test_apt_waits_for_another_installation(machine: Machine) -> None:
+    machine.installed.remove("bc")
+    system_packages.install_missing()
+    (install,) = machine.apt
+    assert "DPkg::Lock::Timeout=600" in install[: install.index("install")]
 
 
 def test_any_alternative_satisfies_package(machine: Machine) -> None:
