@@ -43,19 +43,29 @@ struct flow_offload {
 struct nf_flow_index;
 struct nf_flow_snoop_hash {
 	struct rhash_head node;
-	struct flow_offload_tuple *tuple;
 	uint32_t hash;
 	uint16_t zone;
 	uint8_t dir;
 };
 struct nf_flow_snoop_entry {
 	struct nf_flow_snoop_hash hash[2];
+	struct flow_offload *flow;
 	unsigned long members[1];
 	struct nf_flow_index *index;
 };
 struct list_head { struct list_head *next, *prev; };
-struct nf_flow_snoop { struct counter64 entries, missed; uint8_t bit; struct list_head leave; };
-struct nf_flow_index { struct rhashtable hash; struct nf_flow_snoop *views[64]; };
+struct nf_flow_snoop {
+	unsigned long lacks;
+	struct counter64 missed;
+	uint8_t bit;
+	struct list_head leave;
+};
+struct nf_flow_index {
+	struct rhashtable hash;
+	unsigned long active[1];
+	struct counter64 flows;
+	struct nf_flow_snoop *views[64];
+};
 struct nf_flowtable { struct rhashtable rhashtable; struct { struct net *net; } net; };
 
 #define END ((struct rhash_head *)1) /* nulls marker */
@@ -85,18 +95,18 @@ struct flow_offload fm_flows[3] = {
 	  .ct = &both, .snoop = DEAD },
 };
 
-#define HASH(number, direction, zone_id, following) { \
-	.node.next = following, .tuple = &fm_flows[number].tuplehash[direction].tuple, \
-	.zone = zone_id, .dir = direction }
+#define HASH(direction, zone_id, following) { \
+	.node.next = following, .zone = zone_id, .dir = direction }
 
 /*
  * Views 0, 3 and 5 have the first flow, view 3 the second one. The third flow has left the index,
  * but for one direction.
  */
 struct nf_flow_snoop_entry fm_entries[3] = {
-	{ { HASH(0, 0, 5, &fm_entries[1].hash[0].node), HASH(0, 1, 5, END) }, { 41 }, &fm_index },
-	{ { HASH(1, 0, 0, END), HASH(1, 1, 6, END) }, { 8 }, &fm_index },
-	{ { HASH(2, 0, 5, END), HASH(2, 1, 5, END) }, { 8 }, 0 },
+	{ { HASH(0, 5, &fm_entries[1].hash[0].node), HASH(1, 5, END) },
+	  &fm_flows[0], { 41 }, &fm_index },
+	{ { HASH(0, 0, END), HASH(1, 6, END) }, &fm_flows[1], { 8 }, &fm_index },
+	{ { HASH(0, 5, END), HASH(1, 5, END) }, &fm_flows[2], { 8 }, 0 },
 };
 
 static struct bucket_table buckets = {
@@ -110,10 +120,12 @@ static struct bucket_table flow_buckets = {
 		     &fm_flows[1].tuplehash[1].node, &fm_flows[2].tuplehash[1].node },
 };
 
-struct nf_flow_snoop fm_map = { { 1 }, { 0 }, 0 }, fm_table = { { 2 }, { 40 }, 3 };
-struct nf_flow_snoop fm_leaving = { { 1 }, { 0 }, 5, { &fm_leaving.leave, &fm_leaving.leave } };
+struct nf_flow_snoop fm_map = { 1, { 0 }, 0 }, fm_table = { 0, { 40 }, 3 };
+struct nf_flow_snoop fm_leaving = { 1, { 0 }, 5, { &fm_leaving.leave, &fm_leaving.leave } };
 struct nf_flow_index fm_index = {
 	.hash = { &buckets, { 5 } },
+	.active = { 1 << 0 | 1 << 3 },
+	.flows = { 2 },
 	.views = { &fm_map, 0, 0, &fm_table, 0, &fm_leaving },
 };
 struct nf_flowtable fm_source = { .rhashtable = { &flow_buckets, { 4 } }, .net.net = &net };
