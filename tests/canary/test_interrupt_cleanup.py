@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,22 +27,32 @@ _TIMEOUT = 300  # seconds
 
 
 @pytest.fixture(autouse=True)
-def _default_sigint_handler() -> Iterator[None]:
-    """Handle SIGINT: background jobs of a shell ignore it, and subprocesses inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def _restored_sigint_handler() -> Iterator[None]:
+    """Restore the handler that the test sets for its subprocesses, which inherit SIG_IGN only."""
+    before = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("workers", ["0", "2"], ids=["no-workers", "2-workers"])
 @pytest.mark.parametrize(
-    "ending_signal",
-    [signal.SIGKILL, signal.SIGINT, signal.SIGTERM],
-    ids=["sigkill", "sigint", "sigterm"],
+    ("ending_signal", "sigint_handler"),
+    [
+        (signal.SIGKILL, signal.default_int_handler),
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGTERM, signal.default_int_handler),
+        # A background job of a shell.
+        (signal.SIGTERM, signal.SIG_IGN),
+    ],
+    ids=["sigkill", "sigint", "sigterm", "sigterm-in-background"],
 )
 def test_run_ended_by_signal_leaves_no_process(
-    tmp_path: Path, workers: str, ending_signal: signal.Signals
+    tmp_path: Path,
+    workers: str,
+    ending_signal: signal.Signals,
+    sigint_handler: Callable[..., Any] | signal.Handlers,
 ) -> None:
+    signal.signal(signal.SIGINT, sigint_handler)
     mark = uuid.uuid4().hex
     options = ("-n", workers) if workers != "0" else ()
     with subprocess.Popen(

@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""SIGTERM acts like Ctrl-C; a process dies with its parent."""
+"""A process dies with its parent."""
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from fixtures.host.pytest_plugin.process_lifetime import sigterm_as_ctrl_c
 from fixtures.host.util.paths import ROOT
 
 CHILD = """
@@ -24,13 +20,6 @@ import subprocess, sys, time
 subprocess.Popen([sys.executable, "-c", {CHILD!r}])
 time.sleep(60)
 """
-
-
-def test_sigterm_raises_keyboard_interrupt_and_handler_is_restored() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), sigterm_as_ctrl_c():
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_child_dies_when_parent_is_killed() -> None:
