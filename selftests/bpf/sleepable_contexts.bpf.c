@@ -18,12 +18,7 @@ struct element {
 	struct bpf_timer timer;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct element);
-} elements SEC(".maps");
+#include "work_item.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
@@ -31,18 +26,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } outer SEC(".maps");
-
-extern int bpf_wq_init(struct bpf_wq *wq, void *map, unsigned int flags) __ksym;
-extern int bpf_wq_set_callback(struct bpf_wq *wq,
-			       int (*callback)(void *map, int *key, void *value),
-			       unsigned int flags) __ksym;
-
-static __always_inline int hit(void)
-{
-	struct flow_key key = {};
-
-	return !!bpf_map_lookup_elem(&flows, &key);
-}
 
 static __always_inline int inner_hit(void)
 {

@@ -18,23 +18,6 @@
 
 enum counter { BOTH, NEITHER, ONLY_MAP, ONLY_KFUNC, FAILED, OTHER_TUPLE, OTHER_VALUE };
 
-/* The members that the program reads of structures in the BTF of nf_flow_table. */
-struct flow_offload_tuple___local {
-	struct in6_addr src_v6;
-	struct in6_addr dst_v6;
-	__be16 src_port;
-	__be16 dst_port;
-	int iifidx;
-	u8 l3proto;
-	u8 l4proto;
-	u16 dir : 2;
-	u16 mtu;
-} __attribute__((preserve_access_index));
-
-struct flow_offload_tuple_rhash___local {
-	struct flow_offload_tuple___local tuple;
-} __attribute__((preserve_access_index));
-
 /* A tuple as the key and the value have it. */
 struct plain_tuple {
 	__be32 src[4];

@@ -19,20 +19,6 @@
 
 enum counter { FORWARDED };
 
-/* The members that the program reads of structures in the BTF of nf_flow_table. */
-struct flow_offload_tuple___local {
-	struct in6_addr src_v6;
-	struct in6_addr dst_v6;
-	__be16 src_port;
-	__be16 dst_port;
-	u16 dir : 2;
-	u16 mtu;
-} __attribute__((preserve_access_index));
-
-struct flow_offload_tuple_rhash___local {
-	struct flow_offload_tuple___local tuple;
-} __attribute__((preserve_access_index));
-
 /* NAT result for the packet: the tuple of the other direction, reversed. */
 static __always_inline void read_nat_tuple(struct flow_offload_tuple_rhash___local *found,
 					   struct flow_value *value)
