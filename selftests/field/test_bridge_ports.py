@@ -13,7 +13,7 @@ from fixtures.guest.pytest_plugin.plugin_api import LoadBpf, MakeNetns, router_c
 from fixtures.guest.pytest_plugin.require_config import require_br_netfilter
 from fixtures.guest.topology import bridge_ports
 from fixtures.guest.topology.client_router_server import Router, RouterConfig
-from fixtures.guest.topology.router_port import RouterPort, port_of
+from fixtures.guest.topology.router_port import port_of
 from fixtures.guest.traffic import source_table_oracle as oracle
 from fixtures.guest.traffic import tx_capture
 from fixtures.guest.traffic.connections import (
@@ -23,6 +23,7 @@ from fixtures.guest.traffic.connections import (
     build_frame,
     connect,
 )
+from selftests.field.offload_ruleset import load_offload_ruleset
 
 bridge_router = pytest.mark.parametrize(
     "private_router",
@@ -33,23 +34,6 @@ bridge_router = pytest.mark.parametrize(
 
 _MOVED = b"after the move"
 _ROUNDS = 3
-
-
-def _load_ruleset(router: Router, *ports: RouterPort) -> None:
-    devices = ", ".join(port.device for port in ports)
-    nftables.run(
-        f"""
-        flush ruleset
-        table inet fw {{
-            flowtable ft {{ hook ingress priority 0; devices = {{ {devices} }}; }}
-            chain forward {{
-                type filter hook forward priority 0; policy accept;
-                meta l4proto {{ tcp, udp }} ct state established flow add @ft
-            }}
-        }}
-        """,
-        router.namespace,
-    )
 
 
 def _send_reply(conn: Connection, payload: bytes) -> None:
@@ -79,7 +63,7 @@ def test_client_at_other_bridge_port_is_found_there_after_expiry(
     router = private_router
     old, new = map(port_of, bridge_ports.give_client_two_ports(router))
     wan = port_of(router.wan)
-    _load_ruleset(router, old, new, wan)
+    load_offload_ruleset(router, [port.device for port in (old, new, wan)])
     both_lookups = load_bpf("xdp_both_lookups", private_flowmap)
     connections = [connect(router, IPPROTO_UDP, version, cleanup) for version in (4, 6)]
     for conn in connections:
@@ -147,7 +131,7 @@ def test_bridged_traffic_without_br_netfilter_is_no_flow(
     """
     router = private_router
     inside, outside = port_of(router.lan), port_of(router.wan)
-    _load_ruleset(router, inside, outside)  # conntrack's hooks, too
+    load_offload_ruleset(router, [inside.device, outside.device])  # conntrack's hooks, too
     connections = _exchange_bridged(router, make_netns("own-host"), cleanup)
     add_port = "add flowtable inet fw ft { hook ingress priority 0; devices = { r2 }; }"
     for change in ("", add_port):
@@ -181,7 +165,7 @@ def test_bridged_traffic_with_br_netfilter_is_no_flow(
     calls = {f"bridge/bridge-nf-call-{tool}": 1 for tool in ("iptables", "ip6tables")}
     netns.set_sysctls(router.namespace, calls)
     inside, outside = port_of(router.lan), port_of(router.wan)
-    _load_ruleset(router, inside, outside)
+    load_offload_ruleset(router, [inside.device, outside.device])
     connections = _exchange_bridged(router, make_netns("own-host"), cleanup)
     nftables.run(
         "add flowtable inet fw ft { hook ingress priority 0; devices = { r2 }; }", router.namespace

@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.flowmap import uapi
 from fixtures.guest.bpf import map_syscalls as bpf
-from fixtures.guest.net import netlink, nftables, rtnetlink
+from fixtures.guest.net import netlink, rtnetlink
 from fixtures.guest.pytest_plugin.plugin_api import router_config_id
 from fixtures.guest.pytest_plugin.require_config import require_link_kind
 from fixtures.guest.topology import ipsec, overlay
@@ -18,24 +18,9 @@ from fixtures.guest.topology.router_port import port_of
 from fixtures.guest.traffic import source_table_oracle as oracle
 from fixtures.guest.traffic import tx_capture
 from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP, connect
+from selftests.field.offload_ruleset import load_offload_ruleset
 
 _KINDS = [(IPPROTO_TCP, 4), (IPPROTO_UDP, 4), (IPPROTO_TCP, 6), (IPPROTO_UDP, 6)]
-
-
-def _load_ruleset(router: Router, devices: str) -> None:
-    nftables.run(
-        f"""
-        flush ruleset
-        table inet fw {{
-            flowtable ft {{ hook ingress priority 0; devices = {{ {devices} }}; }}
-            chain forward {{
-                type filter hook forward priority 0; policy accept;
-                meta l4proto {{ tcp, udp }} ct state established flow add @ft
-            }}
-        }}
-        """,
-        router.namespace,
-    )
 
 
 @pytest.mark.clause("FM-3.6", "FM-3.13", "FM-12.1")
@@ -68,14 +53,14 @@ def test_flow_over_overlay_has_keys_on_the_overlay_device(
     """
     require_link_kind(kind, symbol, private_router.namespace)
     router = build(private_router)
-    _load_ruleset(router, "r0, r1")
+    load_offload_ruleset(router, ["r0", "r1"])
     connections = [
         connect(router, protocol, version, cleanup, server_port=7000 + number)
         for number, (protocol, version) in enumerate(_KINDS)
     ]
     for conn in connections:
         oracle.assert_not_offloaded(conn, private_flowmap)
-    _load_ruleset(router, f"r0, {overlay.DEVICE}")
+    load_offload_ruleset(router, ["r0", overlay.DEVICE])
     inside, outside = port_of(router.lan), port_of(router.wan)
     flows = []
     for conn in connections:

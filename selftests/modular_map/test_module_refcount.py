@@ -45,15 +45,6 @@ def _create_and_free_control_map(namespace: str) -> None:
     wait_for("the control map to be freed", partial(_refcount_is, before))
 
 
-def _try_unload() -> bool:
-    """Try to unload the flow map module; return whether it was unloaded."""
-    try:
-        modules.unload(modules.FLOWMAP_MODULE)
-    except BlockingIOError:
-        return False
-    return True
-
-
 @pytest.mark.clause("MM-4.1", "MM-4.7", "MM-4.8", "V0-5")
 def test_unload_refused_while_map_fd_is_open(flowmap_loaded: str, make_netns: MakeNetns) -> None:
     """Unload fails with EWOULDBLOCK while a map fd is open, and succeeds after it is closed."""
@@ -65,7 +56,7 @@ def test_unload_refused_while_map_fd_is_open(flowmap_loaded: str, make_netns: Ma
         modules.unload(flowmap_loaded)
 
     os.close(fd)
-    wait_for("the module to be unloadable", _try_unload)
+    wait_for("the module to be unloadable", lambda: modules.try_unload(modules.FLOWMAP_MODULE))
     assert not modules.loaded(flowmap_loaded)
 
 
@@ -118,7 +109,7 @@ def test_map_of_maps_holds_module_ref_for_its_template(
         wait_for(f"{remaining} reference(s) to remain", partial(_refcount_is, remaining))
         _create_and_free_control_map(ns)
         assert _refcount_is(remaining)
-        assert not _try_unload()
+        assert not modules.try_unload(modules.FLOWMAP_MODULE)
         releases.pop()()
     modules.wait_until_unreferenced(flowmap_loaded)
     modules.unload(flowmap_loaded)
@@ -146,7 +137,7 @@ def test_map_with_many_holders_pins_module_until_last_is_released(
         assert map_id in _map_ids(), where
         # The outer maps before this one are freed some time later.
         wait_for(f"{references} reference(s) {where}", partial(_refcount_is, references))
-        assert not _try_unload(), where
+        assert not modules.try_unload(modules.FLOWMAP_MODULE), where
         release()
         references -= module_refs_of(hold)
     modules.wait_until_unreferenced(flowmap_loaded)
@@ -167,7 +158,7 @@ def test_each_map_holds_one_module_ref(
             f"{remaining} reference(s) to remain",
             partial(_refcount_is, remaining),
         )
-    assert _try_unload()
+    assert modules.try_unload(modules.FLOWMAP_MODULE)
 
 
 @pytest.mark.clause("MM-1.1", "MM-6.1", "MM-6.2", "V0-5")
@@ -177,7 +168,7 @@ def test_module_reload_permits_map_create_again(flowmap_loaded: str, make_netns:
     for _ in range(10):
         with bpf.open_flowmap(ns) as fd:
             assert bpf.map_info(fd).type == bpf.flowmap_type()
-        wait_for("the module to be unloadable", _try_unload)
+        wait_for("the module to be unloadable", lambda: modules.try_unload(modules.FLOWMAP_MODULE))
         with modules.autoload_disabled(), expect_errno(errno.EINVAL):
             bpf.flowmap_create()
         modules.load(flowmap_loaded)

@@ -37,15 +37,6 @@ def _create_and_free(_: int) -> None:
         os.close(bpf.flowmap_create())
 
 
-def _try_unload() -> bool:
-    """Try to unload the module; return whether it was unloaded."""
-    try:
-        modules.unload(modules.FLOWMAP_MODULE)
-    except BlockingIOError:
-        return False
-    return True
-
-
 @pytest.mark.clause("MM-7.1", "MM-7.5", "RT-1.1", "RT-3.1")
 @pytest.mark.deadline(120)
 def test_map_create_free_vs_unload_fails_cleanly(flowmap_loaded: str) -> None:
@@ -54,7 +45,7 @@ def test_map_create_free_vs_unload_fails_cleanly(flowmap_loaded: str) -> None:
         report = python_race.run({"maps": _create_and_free, "unload": _unload_and_load}, ROUNDS)
     report.require_outcomes({"maps": {"ok", "EINVAL"}, "unload": {"ok", "EAGAIN"}})
     assert modules.loaded(flowmap_loaded)
-    wait_for("the module to be unloadable", _try_unload)
+    wait_for("the module to be unloadable", lambda: modules.try_unload(modules.FLOWMAP_MODULE))
 
 
 @pytest.mark.clause("MM-7.1", "RT-1.1")
@@ -89,7 +80,7 @@ def test_map_in_use_vs_unload_keeps_working(flowmap_loaded: str) -> None:
     with modules.autoload_disabled():
         report = python_race.run({"maps": use, "unload": _unload_and_load}, ROUNDS)
     report.require_outcomes({"maps": {"ok", "EINVAL"}, "unload": {"ok", "EAGAIN"}})
-    wait_for("the module to be unloadable", _try_unload)
+    wait_for("the module to be unloadable", lambda: modules.try_unload(modules.FLOWMAP_MODULE))
     assert not modules.loaded(flowmap_loaded)
 
 
@@ -113,7 +104,7 @@ def test_map_info_vs_unload_stays_consistent(flowmap_loaded: str) -> None:
     with modules.autoload_disabled():
         report = python_race.run({"query": query, "unload": _unload_and_load}, ROUNDS)
     report.require_outcomes({"query": {"ok", "EINVAL"}, "unload": {"ok", "EAGAIN"}})
-    wait_for("the module to be unloadable", _try_unload)
+    wait_for("the module to be unloadable", lambda: modules.try_unload(modules.FLOWMAP_MODULE))
     assert not modules.loaded(flowmap_loaded)
 
 

@@ -74,14 +74,6 @@ def _unload_and_load(name: str) -> ThreadPlan:
     return thread
 
 
-def _try_unload(name: str) -> bool:
-    try:
-        modules.unload(name)
-    except BlockingIOError:
-        return False
-    return True
-
-
 @pytest.mark.clause("MM-7.1", "MM-7.5", "RT-1.1", "RT-3.1")
 @pytest.mark.deadline(DEADLINE)
 @pytest.mark.parametrize("name", [modules.FLOWMAP_MODULE, dummy_map_module.MODULE])
@@ -100,7 +92,7 @@ def test_map_create_free_vs_unload_fails_cleanly(flowmap_loaded: str, name: str)
         report = native_race.run(threads, 5 * ROUNDS, jitter=JITTER)
     report.require_outcomes({"maps": {"ok", "EINVAL"}, "unload": {"ok", "EAGAIN"}})
     assert modules.loaded(name)
-    wait_for("the module to be unloadable", lambda: _try_unload(name))
+    wait_for("the module to be unloadable", lambda: modules.try_unload(name))
 
 
 def _flow_add_del(conn: Connection) -> ThreadPlan:

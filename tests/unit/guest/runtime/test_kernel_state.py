@@ -8,19 +8,7 @@ import pytest
 
 from fixtures.guest.runtime import kernel_state
 from fixtures.guest.runtime.kernel_state import KernelState, Leak
-
-BEFORE = KernelState(
-    modules={"nf_flow_table": 0},
-    namespaces=frozenset({"old"}),
-    namespace_count=2,
-    devices=frozenset({"lo"}),
-    maps=frozenset({1}),
-    programs=frozenset({5}),
-    links=frozenset(),
-    conntrack=3,
-    cgroups={"cgroup": 1, "memory cgroup": 2},
-    slabs={"nf_conntrack": 10},
-)
+from tests.unit.guest.runtime.example_state import BEFORE
 
 
 def _texts(before: KernelState, after: KernelState) -> list[str]:

@@ -13,18 +13,7 @@ from fixtures.guest.core import child_process
 from fixtures.guest.net import netns
 from fixtures.guest.runtime import kernel_state, leak_check
 from fixtures.guest.runtime.kernel_state import KernelState, Leak
-
-BEFORE = KernelState(
-    modules={"nf_flow_table": 0},
-    namespaces=frozenset({"old"}),
-    namespace_count=2,
-    devices=frozenset({"lo"}),
-    maps=frozenset({1}),
-    programs=frozenset({5}),
-    links=frozenset(),
-    conntrack=3,
-    slabs={"nf_conntrack": 10},
-)
+from tests.unit.guest.runtime.example_state import BEFORE
 
 
 @pytest.fixture(autouse=True)
