@@ -60,6 +60,12 @@ def test_profile_overrides_keys_of_extended_profile(folder: Path) -> None:
     assert loaded.kernel.series is None
 
 
+def test_profile_may_need_a_compiler(folder: Path) -> None:
+    assert vm_profile.load_profile("base", folder).kernel.compiler is None
+    (folder / "san.toml").write_text('extends = "base"\n[kernel]\ncompiler = "clang"\n')
+    assert vm_profile.load_profile("san", folder).kernel.compiler == "clang"
+
+
 def error_message(folder: Path, name: str = "base") -> str:
     """Return the error message for an invalid profile."""
     with pytest.raises(UserError) as caught:
@@ -89,6 +95,11 @@ def test_malformed_toml_is_located(folder: Path) -> None:
         ('["quiet"]', '"quiet"', "vm.cmdline must be a list of strings"),
         ('"a.config"', '"b.config"', "'b.config'"),
         ('suite = "later"', "suite = 3", "kernel.suite must be a string"),
+        (
+            'suite = "later"',
+            'suite = "s"\ncompiler = "icc"',
+            "kernel.compiler is 'icc': choose gcc",
+        ),
         ("description", 'extends = "base"\ndescription', "extends itself"),
         ("description", 'extends = "gone"\ndescription', "unknown profile 'gone'"),
     ],

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -16,6 +17,7 @@ from fixtures.flowmap.series import EXPORTED_SYMBOLS
 from fixtures.host.config import vm_profile
 from fixtures.host.kernel import (
     build_pipeline,
+    compiler,
     kbuild,
     kconfig,
     kernel_cache,
@@ -26,6 +28,7 @@ from fixtures.host.kernel import (
     toolchain,
 )
 from fixtures.host.kernel.built_kernel import Kernel
+from fixtures.host.kernel.compiler import Compiler
 from fixtures.host.kernel.kernel_cli_options import KernelOptions
 from fixtures.host.kernel.sources.user_tree import UserTreeSource
 from fixtures.host.util.environment_error import describe
@@ -41,13 +44,21 @@ class FakeBuilder:
     """Creates an image from core.c and a module from module.c."""
 
     built = 0
+    compilers: ClassVar[list[str]] = []
     fails: Callable[[], None] | None = None
     exports = "schedule"
     compiler_flags = "-O2"
 
     def __init__(
-        self, source: Path, build_dir: Path, folder: Path, lock: int, variables: Sequence[str]
+        self,
+        source: Path,
+        build_dir: Path,
+        folder: Path,
+        lock: int,
+        variables: Sequence[str],
+        chosen: Compiler,
     ) -> None:
+        type(self).compilers.append(chosen.command)
         assert lock > 2
         assert tuple(variables) == ()
         assert folder.is_dir()
@@ -99,10 +110,11 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).write_text(f"{name}\n")
     monkeypatch.setenv("FLOWMAP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(FakeBuilder, "built", 0)
+    monkeypatch.setattr(FakeBuilder, "compilers", [])
     monkeypatch.setattr(FakeBuilder, "fails", None)
     monkeypatch.setattr(FakeBuilder, "exports", "schedule")
     monkeypatch.setattr(build_pipeline, "Builder", FakeBuilder)
-    monkeypatch.setattr(toolchain, "versions", lambda: {"compiler": "gcc 1"})
+    monkeypatch.setattr(toolchain, "versions", lambda chosen: {"compiler": f"{chosen.command} 1"})
     monkeypatch.setattr(toolchain, "require_tools", lambda: None)
     monkeypatch.setattr(kernel_cache, "run", lambda *_, **__: None)
     return folder
@@ -130,6 +142,22 @@ def test_kernel_is_built_once_then_found(tree: Path) -> None:
     assert first.metadata["series"] is None
     assert get(tree) == first
     assert FakeBuilder.built == 1
+
+
+def test_each_compiler_has_its_kernel_and_build_tree(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clang = Compiler("clang", "clang-99", "ld.lld-99", {"LLVM": "-99"})
+    monkeypatch.setattr(compiler, "find_compiler", {"gcc": compiler.GCC, "clang": clang}.get)
+    options = KernelOptions(tree=tree, compiler="clang")
+    by_gcc = get(tree)
+    by_clang = build_pipeline.provide_kernel(UNPATCHED, options, SilentProgress())
+    assert by_clang.key != by_gcc.key
+    assert by_clang.metadata["tools"]["compiler"] == "clang-99 1"
+    assert get(tree) == by_gcc
+    assert build_pipeline.provide_kernel(UNPATCHED, options, SilentProgress()) == by_clang
+    assert FakeBuilder.compilers == ["gcc", "clang-99"]
+    assert len(names(tree.parent / "cache/work")) == 2
 
 
 def test_changed_module_changes_key_but_not_image(tree: Path) -> None:
@@ -229,7 +257,7 @@ def test_key_covers_fragments_and_compiler(tree: Path, monkeypatch: pytest.Monke
     keys = {get(tree).key}
     less = dataclasses.replace(UNPATCHED.kernel, fragments=("base.config",))
     keys.add(get(tree, dataclasses.replace(UNPATCHED, kernel=less)).key)
-    monkeypatch.setattr(toolchain, "versions", lambda: {"compiler": "gcc 2"})
+    monkeypatch.setattr(toolchain, "versions", lambda _: {"compiler": "gcc 2"})
     keys.add(get(tree).key)
     assert len(keys) == 3
 

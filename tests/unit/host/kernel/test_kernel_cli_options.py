@@ -21,9 +21,10 @@ from fixtures.host.util.paths import ROOT
         KernelOptions(),
         KernelOptions(tree=Path("/a b"), apply_series=True, allow_dirty=True, patches="2"),
         KernelOptions(tarball=Path("/t"), tarball_sha256="0", mutant=Path("/m")),
+        KernelOptions(compiler="clang-19"),
         KernelOptions(image=Path("/i"), modules=Path("/o")),
     ],
-    ids=["none", "tree", "tarball", "image"],
+    ids=["none", "tree", "tarball", "compiler", "image"],
 )
 def test_formatted_options_parse_to_equal_options(options: KernelOptions) -> None:
     parser = ArgumentParser()

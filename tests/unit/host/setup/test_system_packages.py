@@ -192,6 +192,13 @@ def test_packages_of_one_environment_are_not_installed_for_others(machine: Machi
     assert [call[-1] for call in machine.apt] == ["gnupg"]
 
 
+def test_each_of_several_environments_gets_its_packages(machine: Machine) -> None:
+    machine.installed -= {"gnupg", "gcc-arm-linux-gnueabihf"}
+    machine.installed -= {"lld-19", "lld-18", "lld-17"}
+    assert cli.main(["series", "clang"]) == 0
+    assert [call[-1] for call in machine.apt] == ["gcc-arm-linux-gnueabihf", "lld-19"]
+
+
 def test_packages_are_named_before_they_are_installed(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
