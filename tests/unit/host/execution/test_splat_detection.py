@@ -21,6 +21,11 @@ WARN = """\
     [
         "BUG: KASAN: slab-use-after-free in nf_flow_snoop_del+0x1/0x2",
         "BUG: KCSAN: data-race in flow_offload_add / flow_offload_lookup",
+        "BUG: KMSAN: kernel-infoleak in instrument_copy_to_user include/linux/instrumented.h:131",
+        "BUG: KMSAN: uninit-value in nf_flow_snoop_key_hash+0x1/0x2 [nf_flow_table]",
+        "CFI failure at map_delete_elem+0x1/0x2 (target: flowmap_delete_elem+0x0/0x9;"
+        " expected type: 0x0badf00d)",
+        "CFI failure at flowmap_lookup_elem+0x1/0x2 (no target information)",
         "BUG: kernel NULL pointer dereference, address: 0000000000000000",
         "BUG: sleeping function called from invalid context at kernel/locking/mutex.c:1",
         "BUG kmalloc-64 (Not tainted): Objects remaining on __kmem_cache_shutdown()",
@@ -120,6 +125,8 @@ def test_splat_behind_one_without_end_marker_is_found(
         ("refcount_t: underflow; use-after-free.", "WARNING: CPU: 0 PID: 70 at lib/refcount.c:28"),
         ("ODEBUG: free active", "WARNING: CPU: 0 PID: 70 at lib/debugobjects.c:514"),
         ("ref_tracker: netdev@1 has 1/2 users at", "ref_tracker: netdev@1 has 1/2 users at"),
+        ("CFI failure at map_delete_elem+0x1/0x2", "WARNING: at map_delete_elem+0x1/0x2, CPU#0: a"),
+        ("CFI failure at map_update_elem+0x1/0x2", "Oops: invalid opcode: 0000 [#1] SMP"),
     ],
     ids=lambda headers: headers[0].split(".")[0].replace(" ", "-"),
 )
@@ -133,6 +140,25 @@ def test_lines_of_one_report_are_one_splat(headers: tuple[str, str]) -> None:
 def test_list_corruption_with_oops_is_one_splat() -> None:
     lines = ("list_del corruption. prev->next should be 0", "kernel BUG at lib/list_debug.c:62!")
     assert len(titles(stamped(*lines, "Oops: invalid opcode: 0000 [#1] SMP", *TRACE))) == 1
+
+
+def test_report_of_kmsan_ends_at_its_rule() -> None:
+    """KMSAN prints its traces without a heading, and several of them in one report."""
+    report = (
+        "BUG: KMSAN: uninit-value in flowmap_fill+0x1/0x2 [nf_flow_table_bpf_flowmap]",
+        " flowmap_fill+0x1/0x2 [nf_flow_table_bpf_flowmap]",
+        "",
+        "Local variable value created at:",
+        " flowmap_fill+0x1/0x2 [nf_flow_table_bpf_flowmap]",
+        "",
+        "CPU: 0 UID: 0 PID: 70 Comm: python3",
+    )
+    rule = "=" * 53
+    console = stamped("before", rule, *report, rule, "after", rule, *report, rule)
+    first, second = find_splats(console)
+    assert first.title == second.title == report[0]
+    assert first.text.endswith("Comm: python3")
+    assert "after" not in first.text + second.text
 
 
 def test_panic_behind_report_is_another_splat() -> None:

@@ -48,6 +48,16 @@ read to 0xffff888004a31c40 of 8 bytes by task 71 on cpu 1:
  flow_offload_lookup (net/netfilter/nf_flow_table_core.c:500) nf_flow_table
 """
 
+UNINITIALISED = """\
+BUG: KMSAN: kernel-infoleak in instrument_copy_to_user+0x1/0x2 build
+ instrument_copy_to_user+0x1/0x2
+ _copy_to_user+0x1/0x2
+ map_lookup_elem+0x1/0x2
+
+Uninit was stored to memory at:
+ flowmap_fill+0x1/0x2 [nf_flow_table_bpf_flowmap]
+"""
+
 
 def test_fingerprint_has_title_and_innermost_frames() -> None:
     assert fingerprint(ONE) == Fingerprint(
@@ -77,6 +87,14 @@ def test_fingerprint_of_a_data_race_has_the_first_trace() -> None:
     assert fingerprint(RACE) == Fingerprint(
         "BUG: KCSAN: data-race in flow_offload_add / flow_offload_lookup",
         ("flow_offload_add", "nft_flow_offload_eval"),
+    )
+
+
+def test_fingerprint_of_uninitialised_memory_has_the_trace_of_its_use() -> None:
+    assert fingerprint(UNINITIALISED).frames == (
+        "instrument_copy_to_user",
+        "_copy_to_user",
+        "map_lookup_elem",
     )
 
 
