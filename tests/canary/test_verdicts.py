@@ -34,6 +34,9 @@ VERDICTS = [
     ),
     ("test_kernel.py::test_guest_powers_off", "lost", "powered off"),
     ("test_kernel.py::test_warning_after_console_flood", "splat", "WARNING"),
+    # These need a kernel that clang has compiled: see test_sanitizer_of_clang_gives_splat.
+    ("test_clang_sanitizers.py::test_uninitialised_memory", "skipped", "no CONFIG_KMSAN"),
+    ("test_clang_sanitizers.py::test_call_of_another_type", "skipped", "no CONFIG_CFI"),
     ("test_user_space.py::test_passes", "passed", ""),
     ("test_user_space.py::test_fails", "failed", "assert 1 == 2"),
     ("test_user_space.py::test_router_failure_after_traffic", "failed", "failure after traffic"),
@@ -128,6 +131,28 @@ def test_unreferenced_memory_is_named_in_verdict(tmp_path: Path) -> None:
     assert test["verdict"] == "error", test["message"]
     assert "kmemleak: unreferenced object" in test["message"]
     assert "array_map_alloc" in test["message"]
+
+
+@pytest.mark.skipif(
+    not os.environ.get("FLOWMAP_CANARY_CLANG"),
+    reason="builds the kernels of the profiles kmsan and cfi: set FLOWMAP_CANARY_CLANG=1",
+)
+@pytest.mark.parametrize(
+    ("profile", "test", "title"),
+    [
+        ("kmsan", "test_uninitialised_memory", "BUG: KMSAN: uninit-value in "),
+        ("cfi", "test_call_of_another_type", "CFI failure at "),
+    ],
+)
+def test_sanitizer_of_clang_gives_splat(
+    tmp_path: Path, profile: str, test: str, title: str
+) -> None:
+    done = run_pytest(tmp_path, "--vmconfig", profile, "-k", test, FAULTY_TESTS)
+    assert done.returncode == 1, done.stdout + done.stderr
+    (result,) = json.loads((tmp_path / "summary.json").read_text())["tests"]
+    assert result["verdict"] == "splat", result["message"]
+    assert title in result["splat"]
+    assert "lkdtm" in result["splat"]
 
 
 def test_failure_with_router_leaves_packet_captures(results: dict[str, dict[str, Any]]) -> None:
