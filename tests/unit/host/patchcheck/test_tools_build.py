@@ -36,7 +36,7 @@ def test_warnings_and_errors_are_found() -> None:
 
 def test_failed_build_without_message_is_a_finding(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text("all:\n\t@echo broken\n\t@false\n")
-    (finding,) = tools_build._build(tmp_path, "tools/lib/bpf", "0001-a.patch")
+    (finding,) = tools_build.build_folder(tmp_path, "tools/lib/bpf", "0001-a.patch")
     assert "does not build after 0001-a.patch" in finding.text
     (tmp_path / "Makefile").write_text("all:\n\t@true\n")
-    assert tools_build._build(tmp_path, "tools/lib/bpf", "0001-a.patch") == []
+    assert tools_build.build_folder(tmp_path, "tools/lib/bpf", "0001-a.patch") == []
