@@ -3,6 +3,7 @@
 
 import socket
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -112,7 +113,6 @@ def readers_of(
     return checked_readers
 
 
-@pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize(
     "teardown",
     [
@@ -125,25 +125,31 @@ def test_tcp_flow_after_close_is_miss(
     open_private_connection: OpenConnection,
     readers_of: ReadersFactory,
     teardown: flow_teardown.TeardownAction,
-    version: int,
 ) -> None:
-    """A TCP flow is a miss once its source table stops serving it after FIN, RST or a timeout."""
-    conn = open_private_connection(IPPROTO_TCP, version)
-    flow = conn.wait_offloaded()
-    readers = readers_of(flow)
+    """A TCP flow is a miss once its source table stops serving it after FIN, RST or a timeout.
+
+    The flows of both IP versions share the wait.
+    """
+    conns = [open_private_connection(IPPROTO_TCP, version) for version in (4, 6)]
+    flows = [conn.wait_offloaded() for conn in conns]
+    readers = [readers_of(flow) for flow in flows]
 
     # A FIN or RST only marks a flow as closing; its table serves it until it expires or a SYN
     # arrives.  Shorten the timeout only after the readers' check, which a slow machine delays.
     netns.set_sysctls(private_router.namespace, {"netfilter/nf_flowtable_tcp_timeout": 2})
-    conn.exchange()
-    teardown(conn, private_router)
-    wait_for("the flow table to stop serving the flow", lambda: _no_longer_offloaded(conn))
-    readers.assert_miss(flow)
-    # conntrack drops a connection soon after FIN or RST (TCP_CONNTRACK_CLOSE), an idle one after
-    # days.
-    ct_entry = conn.conntrack_entry()
-    expires_soon = ct_entry is None or (ct_entry.timeout is not None and ct_entry.timeout < _MINUTE)
-    assert expires_soon == (teardown is not flow_teardown.idle_timeout)
+    for conn in conns:
+        conn.exchange()
+        teardown(conn, private_router)
+    for conn, flow, reader in zip(conns, flows, readers, strict=True):
+        wait_for(
+            f"the flow table to stop serving {conn.tuple}", partial(_no_longer_offloaded, conn)
+        )
+        reader.assert_miss(flow)
+        # conntrack drops a connection soon after FIN or RST (TCP_CONNTRACK_CLOSE), an idle one
+        # after days.
+        left = conn.conntrack_entry()
+        expires_soon = left is None or (left.timeout is not None and left.timeout < _MINUTE)
+        assert expires_soon == (teardown is not flow_teardown.idle_timeout), conn.tuple
 
 
 def client_shutdown_wr(conn: Connection) -> tuple[socket.socket, socket.socket]:
