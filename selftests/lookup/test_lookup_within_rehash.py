@@ -10,6 +10,7 @@ import pytest
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.bpf.libbpf import BpfObject, LoadError
 from fixtures.guest.core.polling import wait_for
+from fixtures.guest.kernel import sysfs_override
 from fixtures.guest.net import netns
 from fixtures.guest.pytest_plugin.plugin_api import LoadBpf, OpenConnection
 from fixtures.guest.topology.client_router_server import Router
@@ -17,6 +18,8 @@ from fixtures.guest.traffic.connections import IPPROTO_TCP, IPPROTO_UDP, Flow
 
 _WORKER = "rht_deferred_worker"
 """Moves each entry of a rhashtable to a table of another size, in lib/rhashtable.c."""
+_OPTIMIZATION = Path("/proc/sys/debug/kprobes-optimization")
+"""Makes jumps of probes; it keeps new probes waiting for grace periods of all tasks."""
 _MAX_KEYS = 64
 _BUCKETS = 64
 """A rhashtable starts with these, and grows when three quarters as many entries are in it."""
@@ -48,6 +51,8 @@ def _attach_everywhere(program: BpfObject, cleanup: ExitStack) -> int:
 
 @pytest.mark.clause("FM-4.8", "RT-1.1")
 @pytest.mark.deadline(120)
+# Each probe that is detached waits for grace periods; the resize itself waits for none.
+@pytest.mark.usefixtures("expedited_grace_periods")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 def test_lookup_within_rehash_finds_each_flow(
     private_router: Router,
@@ -76,6 +81,8 @@ def test_lookup_within_rehash_finds_each_flow(
         bpf.update_raw(program.map_fd("keys"), slot.to_bytes(4, "little"), bytes(key))
 
     with ExitStack() as probes:
+        if _OPTIMIZATION.exists():
+            probes.enter_context(sysfs_override.override(_OPTIMIZATION, "0"))
         program.attach_kprobe("count_end", _WORKER, probes, retprobe=True)
         instructions = _attach_everywhere(program, probes)
         open_flow(len(flows))
