@@ -20,7 +20,6 @@ from fixtures.guest.traffic.connections import (
 )
 from fixtures.guest.traffic.xdp_forwarder import ForwardResult, XdpForwarder
 
-protocols = pytest.mark.parametrize("protocol", [IPPROTO_TCP, IPPROTO_UDP], ids=["tcp", "udp"])
 versions = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 ROUTER_CONFIGS = [
     RouterConfig(),
@@ -34,6 +33,8 @@ ROUTER_CONFIGS = [
 _AT_MOST_ONE_VLAN = [config for config in ROUTER_CONFIGS if len(config.vlans) <= 1]
 _NATIVE_XDP_CONFIGS = [RouterConfig(), RouterConfig(nat="snat+dnat"), RouterConfig(vlans=(100, 7))]
 _TTL = 64
+# A late ACK of a TCP connection would count as a forwarded packet of the next one.
+_UDP_FIRST = (IPPROTO_UDP, IPPROTO_TCP)
 
 
 def _check_received_headers(
@@ -49,48 +50,37 @@ def _check_received_headers(
         conn.exchange(tx_capture.PAYLOAD)
         for key, arrived in ((flow.original, at_server), (flow.reply, at_client)):
             (received,) = arrived(tx_capture.PAYLOAD)
-            assert headers_from_value.headers_from_frame(
-                received
-            ) == headers_from_value.headers_from_value(bpf.lookup(flowmap, key), key.l3proto)
-            assert headers_from_value.hop_limit(received) == _TTL - 1
-            assert headers_from_value.checksums_valid(received)
-    assert forwarder.result_counts()[ForwardResult.FORWARDED] - before >= 2
+            expected = headers_from_value.headers_from_value(bpf.lookup(flowmap, key), key.l3proto)
+            assert headers_from_value.headers_from_frame(received) == expected, conn.tuple
+            assert headers_from_value.hop_limit(received) == _TTL - 1, conn.tuple
+            assert headers_from_value.checksums_valid(received), conn.tuple
+    assert forwarder.result_counts()[ForwardResult.FORWARDED] - before >= 2, conn.tuple
 
 
 @pytest.mark.clause("FM-3.11", "FM-3.12", "FM-3.13", "FM-3.20", "FM-4.7")
 @pytest.mark.parametrize("router", ROUTER_CONFIGS, ids=router_config_id, indirect=True)
-@versions
-@protocols
 def test_packet_forwarded_by_generic_xdp_matches_value(
-    router: Router,
-    flowmap: int,
-    open_connection: OpenConnection,
-    cleanup: ExitStack,
-    protocol: int,
-    version: int,
+    router: Router, flowmap: int, open_connection: OpenConnection, cleanup: ExitStack
 ) -> None:
     """Packets forwarded by generic XDP arrive with the headers that the flow value gives."""
     forwarder = XdpForwarder(router, flowmap, cleanup)
-    conn = open_connection(protocol, version)
-    _check_received_headers(router, flowmap, forwarder, conn)
+    for protocol in _UDP_FIRST:
+        for version in (4, 6):
+            conn = open_connection(protocol, version)
+            _check_received_headers(router, flowmap, forwarder, conn)
 
 
 @pytest.mark.clause("FM-3.11", "FM-3.12", "FM-3.13", "FM-3.20", "FM-4.7")
 @pytest.mark.parametrize("router", _NATIVE_XDP_CONFIGS, ids=router_config_id, indirect=True)
-@versions
-@protocols
 def test_packet_forwarded_by_native_xdp_matches_value(
-    router: Router,
-    flowmap: int,
-    open_connection: OpenConnection,
-    cleanup: ExitStack,
-    protocol: int,
-    version: int,
+    router: Router, flowmap: int, open_connection: OpenConnection, cleanup: ExitStack
 ) -> None:
     """Packets forwarded by native XDP, in the driver, arrive with the value's headers."""
     forwarder = XdpForwarder(router, flowmap, cleanup, native=True)
-    conn = open_connection(protocol, version)
-    _check_received_headers(router, flowmap, forwarder, conn)
+    for protocol in _UDP_FIRST:
+        for version in (4, 6):
+            conn = open_connection(protocol, version)
+            _check_received_headers(router, flowmap, forwarder, conn)
 
 
 @pytest.mark.clause("FM-3.20")
