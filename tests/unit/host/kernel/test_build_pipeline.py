@@ -71,7 +71,11 @@ class FakeBuilder:
         if target == "tinyconfig":
             (self.build_dir / ".config").write_text("")
         if target == "modules":
-            Path(more["MO"], "fm_dummy_map.ko").write_text("ours\n")
+            has_option = "MO" in (self.source / "Makefile").read_text()
+            output = Path(more["MO"] if has_option else more["M"])
+            assert output.is_relative_to(self.build_dir), "two builds would share its files"
+            assert Path(more["M"], "Kbuild").is_file()
+            (output / "fm_dummy_map.ko").write_text("ours\n")
 
     def build(self, progress: Progress, name: str) -> int:
         """Create the output files of a build."""
@@ -357,9 +361,12 @@ def test_second_build_in_another_folder_has_same_key(tree: Path, tmp_path: Path)
     assert get(tree) == first
 
 
+@pytest.mark.parametrize("makefile", ['ifeq ("$(origin MO)", "command line")\n', "all:\n"])
 def test_suite_modules_are_built_for_patched_kernel_only(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
+    tree: Path, monkeypatch: pytest.MonkeyPatch, makefile: str
 ) -> None:
+    with (tree / "Makefile").open("a") as text:
+        text.write(makefile)
     plain = get(tree)
     assert plain.debug_modules
     assert not (plain.debug_modules / "fm_dummy_map.ko").exists()
