@@ -72,3 +72,16 @@ def test_old_name_of_check_is_accepted(capsys: pytest.CaptureFixture[str]) -> No
     captured = capsys.readouterr()
     assert "ok     bisectability" in captured.out
     assert "renamed to --only bisectability" in captured.err
+
+
+def test_kernel_doc_in_perl_is_run_with_perl(tmp_path: Path) -> None:
+    """Kernels before kernel-doc's rewrite in Python, such as 6.12."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/kernel-doc").write_text(
+        "#!/usr/bin/env perl\n"
+        "print STDERR \"a.h:3: warning: struct member 'old' not described in 'thing'\\n\";\n"
+        "print STDERR \"a.h:9: warning: struct member 'fresh' not described in 'thing'\\n\";\n"
+        "exit 2;\n"
+    )
+    found = kernel_doc.check_kernel_doc(["a.h"], {"a.h": b"int old;"}, tmp_path)
+    assert found == [Finding("a.h:9", "struct member 'fresh' not described in 'thing'")]
