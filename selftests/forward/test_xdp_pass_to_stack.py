@@ -211,6 +211,7 @@ def test_packet_without_neighbour_passes_to_stack(
     assert (delta(ForwardResult.NO_NEIGHBOUR), delta(ForwardResult.FORWARDED)) == (1, 2)
 
 
+@pytest.mark.flow_table_has("tunnels")
 @pytest.mark.clause("FM-3.21")
 @versions
 def test_packet_into_ip_tunnel_passes_to_stack(

@@ -56,6 +56,7 @@ def _wait_closing(fd: int, flow: Flow) -> None:
     )
 
 
+@pytest.mark.flow_table_has("closing")
 @pytest.mark.clause("FM-3.10", "SN-6.2")
 @each_version
 @pytest.mark.parametrize(
@@ -90,6 +91,7 @@ def test_value_after_fin_or_rst_has_closing_flag(
     assert _state_flags(make_flowmap(router.namespace), flow) == [uapi.F_CLOSING, uapi.F_CLOSING]
 
 
+@pytest.mark.flow_table_has("closing")
 @pytest.mark.clause("FM-3.9", "FM-3.10")
 @each_version
 @pytest.mark.parametrize("nat", ["masquerade", "dnat"])
@@ -125,6 +127,7 @@ def test_value_of_open_connection_has_no_closing_flag(
         assert _state_flags(flowmap, flow) == [0, 0]
 
 
+@pytest.mark.flow_table_has("closing")
 @pytest.mark.clause("FM-3.10")
 @each_version
 def test_closing_flag_of_one_connection_leaves_others(
@@ -139,6 +142,7 @@ def test_closing_flag_of_one_connection_leaves_others(
     assert _state_flags(flowmap, flows[1]) == [0, 0]
 
 
+@pytest.mark.flow_table_has("closing")
 @pytest.mark.clause("FM-3.10")
 @each_version
 def test_next_connection_on_same_ports_has_no_closing_flag(

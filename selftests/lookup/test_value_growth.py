@@ -80,6 +80,7 @@ def test_shorter_value_is_start_of_longer_value(
     _assert_prefixes_are_equal(later, flow)
 
 
+@pytest.mark.flow_table_has("tunnels")
 @pytest.mark.clause("FM-3.21", "FM-13.2")
 @each_version
 def test_tunnel_of_flow_is_in_long_value_only(

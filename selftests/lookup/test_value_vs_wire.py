@@ -82,6 +82,7 @@ def test_transmitted_headers_over_pppoe_match_value(
     )
 
 
+@pytest.mark.flow_table_has("tunnels")
 @pytest.mark.clause("FM-3.21", "FM-5.1", "FM-6.1")
 @versions
 @protocols

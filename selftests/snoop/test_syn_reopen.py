@@ -11,6 +11,7 @@ from fixtures.guest.topology.client_router_server import Router
 from fixtures.guest.traffic.connections import IPPROTO_TCP, build_frame, send_frames
 
 
+@pytest.mark.flow_table_has("closing")
 @pytest.mark.clause("SN-6.1", "SN-6.2", "FM-3.10")
 @pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("opener", ["client", "server"])

@@ -164,6 +164,7 @@ def server_shutdown_wr(conn: Connection) -> tuple[socket.socket, socket.socket]:
     return conn.client, conn.server
 
 
+@pytest.mark.flow_table_has("closing")
 @pytest.mark.clause("SN-6.2")
 @pytest.mark.parametrize(
     "half_close",

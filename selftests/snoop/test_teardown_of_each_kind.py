@@ -122,6 +122,7 @@ TCP_ENDS: dict[str, Callable[[Connection], None]] = {
 }
 
 
+@pytest.mark.flow_table_has("closing")
 @pytest.mark.clause("SN-6.2")
 @pytest.mark.parametrize("end", TCP_ENDS.values(), ids=TCP_ENDS)
 def test_tcp_flows_of_each_kind_miss_when_no_longer_served_after_close(
