@@ -156,11 +156,13 @@ static int fm_dummy_map_mmap(struct bpf_map *map, struct vm_area_struct *vma)
 	return -EINVAL;
 }
 
+#ifdef FM_HAS_MMAP_FAULT
 static vm_fault_t fm_dummy_map_mmap_fault(struct bpf_map *map,
 					  struct vm_fault *vmf)
 {
 	return VM_FAULT_SIGBUS;
 }
+#endif
 
 BTF_ID_LIST_SINGLE(fm_dummy_map_btf_ids, struct, bpf_map)
 
@@ -203,8 +205,10 @@ static int __init fm_dummy_map_apply_params(struct bpf_map_ops *ops)
 		ops->map_for_each_callback = fm_dummy_map_for_each;
 	else if (!strcmp(unpaired, "map_set_for_each_callback_args"))
 		ops->map_set_for_each_callback_args = fm_dummy_map_set_for_each;
+#ifdef FM_HAS_MMAP_FAULT
 	else if (!strcmp(unpaired, "map_mmap_fault"))
 		ops->map_mmap_fault = fm_dummy_map_mmap_fault;
+#endif
 	else if (*unpaired)
 		return -ENOENT;
 
@@ -213,7 +217,9 @@ static int __init fm_dummy_map_apply_params(struct bpf_map_ops *ops)
 		ops->map_set_for_each_callback_args = fm_dummy_map_set_for_each;
 	} else if (!strcmp(paired, "mmap")) {
 		ops->map_mmap = fm_dummy_map_mmap;
+#ifdef FM_HAS_MMAP_FAULT
 		ops->map_mmap_fault = fm_dummy_map_mmap_fault;
+#endif
 	} else if (*paired) {
 		return -ENOENT;
 	}
