@@ -22,7 +22,6 @@ from fixtures.host.pytest_plugin import (
     hooks,
     kselftest_mode,
     run_reporter,
-    xdist_ssh_workers,
     xdist_worker,
 )
 from fixtures.host.pytest_plugin.run_context import RunContext
@@ -95,7 +94,6 @@ class Harness:
         layers: its snapshot layers.
         set_up_error: raised when the run is set up.
         gaps: what the check of the contract's clauses finds.
-        local: whether a worker is on the controller's machine.
         verdicts: verdicts by test name, in place of pytest's outcome.
         before_test: called before each test.
         events: clean-ups and the like, in order.
@@ -105,7 +103,6 @@ class Harness:
     layers: FakeLayers = field(default_factory=FakeLayers)
     set_up_error: BaseException | None = None
     gaps: list[str] = field(default_factory=list)
-    local: bool = True
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     before_test: Callable[[pytest.Item], None] = lambda _item: None
     events: list[str] = field(default_factory=list)
@@ -180,10 +177,9 @@ def install_fakes(root: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
     monkeypatch.setattr(controller, "prune_automatically", lambda *_: None)
     monkeypatch.setattr(affected_mode, "require_changes", lambda _config: None)
     monkeypatch.setattr(controller, "find_gaps", lambda _clauses: harness.gaps)
-    monkeypatch.setattr(xdist_ssh_workers, "is_local", lambda _controller: harness.local)
+    monkeypatch.setattr(controller, "set_up_run", set_up_run)
+    monkeypatch.setattr(controller, "new_run_directory", harness.run_directory)
     for role in (controller, xdist_worker):
-        monkeypatch.setattr(role, "set_up_run", set_up_run)
-        monkeypatch.setattr(role, "new_run_directory", harness.run_directory)
         monkeypatch.setattr(
             role, "die_with_parent", lambda: harness.events.append("dies with its parent")
         )

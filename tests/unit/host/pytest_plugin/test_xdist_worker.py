@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""xdist workers: local ones take the controller's context, remote ones set up their own."""
-
-from dataclasses import replace
+"""xdist workers take the controller's context."""
 
 import pytest
 
@@ -31,7 +29,7 @@ def _run(pytester: pytest.Pytester, role: AsWorker) -> pytest.RunResult:
     )
 
 
-def test_local_worker_runs_tests_and_writes_no_report(
+def test_worker_runs_tests_and_writes_no_report(
     harness: Harness, pytester: pytest.Pytester
 ) -> None:
     role = AsWorker(harness.context)
@@ -43,27 +41,3 @@ def test_local_worker_runs_tests_and_writes_no_report(
     ]
     assert len(results) == 2
     assert '"worker": "gw1"' in results[0]
-    assert not any(hasattr(report, "flowmap_files") for report in role.reports)
-
-
-def test_remote_worker_sets_up_its_own_run_and_attaches_artefacts(
-    harness: Harness, pytester: pytest.Pytester
-) -> None:
-    harness.local = False
-    role = AsWorker(harness.context)
-    _run(pytester, role).assert_outcomes(passed=1, failed=1)
-    assert harness.events == [
-        "dies with its parent", "run directory made", "VMs killed", "run directory removed",
-    ]  # fmt: skip
-    attached = [report for report in role.reports if hasattr(report, "flowmap_files")]
-    assert len(attached) == 2
-
-
-def test_remote_worker_with_other_kernel_exits_2(
-    harness: Harness, pytester: pytest.Pytester
-) -> None:
-    harness.local = False
-    result = _run(pytester, AsWorker(replace(harness.context, release="7.3.5")))
-    assert result.ret == 2
-    result.stderr.fnmatch_lines(["error: this worker has kernel 7.3.4*kernel 7.3.5*"])
-    assert harness.events[-1] == "run directory removed"
