@@ -182,3 +182,10 @@ def test_unknown_test_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(UserError, match=r"^pytest selects no tests: no test$"):
         cli.collect_tests([])
+
+
+@pytest.mark.parametrize("quiet", [[], ["-q"], ["-v"]], ids=["plain", "quiet", "verbose"])
+def test_tests_are_collected_one_id_a_line(quiet: list[str]) -> None:
+    tests = cli.collect_tests([*quiet, "tests/unit/test_lint_commands.py"])
+    assert tests[0].startswith("tests/unit/test_lint_commands.py::test_")
+    assert len(tests) == 2
