@@ -31,7 +31,7 @@ def confirmations(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         runs.append(tests)
         return set(tests)
 
-    def attempt(mutant: Mutant, *_: object) -> MutantResult:
+    def attempt(mutant: Mutant, *_: object, **__: object) -> MutantResult:
         return replace(KILLED, name=mutant.name, test=f"t[{mutant.name}]")
 
     monkeypatch.setattr(mutant_run, "passing_on_unmutated_kernel", passing)
@@ -94,7 +94,7 @@ def test_unconfirmed_cached_kill_is_confirmed(
 def test_kill_by_test_failing_on_unmutated_kernel_is_inconclusive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mutant_run, "run_mutant", lambda *_: KILLED)
+    monkeypatch.setattr(mutant_run, "run_mutant", lambda *_, **__: KILLED)
     monkeypatch.setattr(mutant_run, "passing_on_unmutated_kernel", lambda *_: set())
     mutant = make_mutant(tmp_path)
     cache = ResultCache(tmp_path / "cache", SOURCES)
