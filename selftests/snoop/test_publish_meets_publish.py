@@ -44,7 +44,7 @@ def test_views_committed_while_another_is_published_have_all_flows(
         assert bpf.flowmap_entry_count(fd) == 2
 
 
-@pytest.mark.clause("SN-3.1", "SN-9.2")
+@pytest.mark.clause("SN-3.1", "SN-9.2", "RT-3.1")
 @pytest.mark.parametrize("other", ["map", "snoop-table"])
 def test_two_views_that_are_the_first_of_a_netns_have_all_flows(
     private_router: Router,
