@@ -42,15 +42,15 @@ def _plain(cleanup: ExitStack, vlans: tuple[int, ...] = ()) -> Router:
 
 def _zones(router: Router) -> Router:
     """Put half of the connections into one zone and half into another one."""
-    ports = ", ".join(str(_FIRST_PORT + number) for number in range(0, _FLOWS, 4))
+    ports = ", ".join(str(_FIRST_PORT + number) for number in range(_FLOWS) if number // 2 % 2)
     nftables.run(
         f"""
         table inet zones {{
             chain pre {{
                 type filter hook prerouting priority raw;
+                th dport {{ {ports} }} ct zone set {_ZONE} accept
+                th sport {{ {ports} }} ct zone set {_ZONE} accept
                 ct zone set {_OTHER_ZONE}
-                th dport {{ {ports} }} ct zone set {_ZONE}
-                th sport {{ {ports} }} ct zone set {_ZONE}
             }}
         }}
         """,
