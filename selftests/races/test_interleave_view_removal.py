@@ -58,13 +58,16 @@ def test_flow_that_ends_during_removal_of_its_only_view_is_subtracted_once(
     assert counts() == (1, 1)
     # The removal is in a work item, which must not have to run on the CPU of the test.
     cleanup.enter_context(sysfs_override.override(_UNBOUND_CPUS, f"{1 << HELD_CPU:x}"))
-    interleavings.run_gc_on_this_cpu(make_netns("fm-gc"))
+    gc_netns = make_netns("fm-gc")
+    interleavings.run_gc_on_this_cpu(gc_netns)
     with stop_at(
-        _REMOVAL, comm="kworker", cpu=HELD_CPU, timeout=1.0, expect_timeout=True
+        _REMOVAL, comm="kworker", cpu=HELD_CPU, timeout=0.5, expect_timeout=True
     ) as removal:
         os.close(large)
         removal.wait_until_held(busy_poll=True)
         conntrack.delete(other_flow.entry.original, ns)
+        # Garbage collection ends the flow now, not within a second.
+        interleavings.run_gc_on_this_cpu(gc_netns)
         wait_for("the removal to go on", removal.timed_out, seconds=10)
     wait_for("the large map to be freed", lambda: modules.refcount(flowmap_loaded) == 1)
     # A view without a limit has what is in the source tables.
