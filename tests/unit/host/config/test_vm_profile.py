@@ -107,3 +107,25 @@ def test_malformed_toml_is_located(folder: Path) -> None:
 def test_invalid_profile_is_explained(folder: Path, old: str, new: str, message: str) -> None:
     (folder / "base.toml").write_text(BASE.replace(old, new))
     assert message in error_message(folder)
+
+
+def test_distro_profile_keeps_modules_of_the_suites_own_configuration() -> None:
+    kernel = vm_profile.load_profile("distro").kernel
+    assert kernel.debian_config
+    assert kernel.modules_of == vm_profile.load_profile("base").kernel.fragments
+    # The fragments of tinyconfig would build in what Debian has as modules.
+    assert "base.config" not in kernel.fragments
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ('debian_config = "linux-config-9.1"\nmodules_of = ["a.config"]', "write PACKAGE/FILE"),
+        ('debian_config = "linux-config-9.1/file"', "go together"),
+        ('modules_of = ["a.config"]', "go together"),
+        ('debian_config = "p/f"\nmodules_of = ["b.config"]', "modules_of names 'b.config'"),
+    ],
+)
+def test_invalid_debian_config_is_explained(folder: Path, keys: str, message: str) -> None:
+    (folder / "own.toml").write_text(f'extends = "base"\ndescription = "own"\n[kernel]\n{keys}\n')
+    assert message in error_message(folder, "own")

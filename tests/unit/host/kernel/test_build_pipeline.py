@@ -266,6 +266,19 @@ def test_key_covers_fragments_and_compiler(tree: Path, monkeypatch: pytest.Monke
     assert len(keys) == 3
 
 
+def test_key_covers_initial_configuration(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = dataclasses.replace(UNPATCHED.kernel, fragments=(), modules_of=("flowmap.config",))
+    keys = {get(tree).key}
+    for text in ("CONFIG_A=y\nCONFIG_B=m\n", "CONFIG_A=m\n", "CONFIG_B=m\n"):
+        monkeypatch.setattr(
+            build_pipeline, "read_debian_config", lambda *_, text=text: ("config_1", text)
+        )
+        kernel = get(tree, dataclasses.replace(UNPATCHED, kernel=own))
+        assert kernel.metadata["initial_config"] == "config_1"
+        keys.add(kernel.key)
+    assert len(keys) == 4
+
+
 def test_read_only_cache_is_usable(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read_only(*_: object, **__: object) -> None:
         raise PermissionError

@@ -100,3 +100,28 @@ def test_malformed_line_is_located(tmp_path: Path) -> None:
     (tmp_path / "a.config").write_text("# good\nCONFIG_A=y\nCONFIG_B = y\n")
     with pytest.raises(UserError, match=r"a\.config, line 3"):
         kconfig.load_fragments(tmp_path, ["a.config"])
+
+
+def test_initial_configuration_replaces_tinyconfig(tmp_path: Path) -> None:
+    make = FakeMake(tmp_path)
+    fragments = [Fragment("a", "CONFIG_NET=y\n")]
+    kconfig.configure(tmp_path, fragments, "state", make, initial="CONFIG_NET=m\nCONFIG_B=m\n")
+    found = kconfig.parse_symbols(make.config.read_text())
+    assert found == {"CONFIG_NET": "y", "CONFIG_B": "m"}
+    kconfig.configure(tmp_path, fragments, "state", make, initial="CONFIG_NET=m\nCONFIG_B=m\n")
+    assert make.calls == ["olddefconfig"]
+    kconfig.configure(tmp_path, fragments, "state", make, initial="CONFIG_NET=m\n")
+    assert "CONFIG_B" not in make.config.read_text()
+
+
+def test_modules_that_no_fragment_names_are_left_out() -> None:
+    text = 'CONFIG_A=m\nCONFIG_B=m\nCONFIG_C=y\nCONFIG_D="m"\n# CONFIG_E is not set\nCONFIG_F=m\n'
+    kept = [Fragment("one", "CONFIG_A=y\nCONFIG_E=m\n"), Fragment("two", "CONFIG_F=n\n")]
+    assert kconfig.parse_symbols(kconfig.without_other_modules(text, kept)) == {
+        "CONFIG_A": "m",
+        "CONFIG_B": "n",
+        "CONFIG_C": "y",
+        "CONFIG_D": '"m"',
+        "CONFIG_E": "n",
+        "CONFIG_F": "n",
+    }

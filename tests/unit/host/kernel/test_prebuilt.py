@@ -108,3 +108,13 @@ def test_modules_of_another_release_are_refused(image: Path, modules: Path) -> N
 def test_modules_without_index_are_refused(image: Path, modules: Path) -> None:
     (modules / "lib/modules" / RELEASE / "modules.dep").unlink()
     assert "depmod" in error_message(KernelOptions(image=image, modules=modules))
+
+
+def test_kernel_whose_root_drivers_are_modules_is_refused(image: Path, modules: Path) -> None:
+    for name in ("fs/erofs/erofs.ko.xz", "drivers/block/virtio_blk.ko"):
+        path = modules / "lib/modules" / RELEASE / "kernel" / name
+        path.parent.mkdir(parents=True)
+        path.write_text("module")
+    message = error_message(KernelOptions(image=image, modules=modules))
+    assert "CONFIG_EROFS_FS=y, CONFIG_VIRTIO_BLK=y (" in message
+    assert "no initramfs" in message
