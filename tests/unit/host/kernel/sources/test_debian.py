@@ -12,8 +12,10 @@ import pytest
 
 from fixtures.host.config import vm_profile
 from fixtures.host.kernel.sources import debian
+from fixtures.host.util import private_apt
 from fixtures.host.util.errors import UserError
 from fixtures.host.util.file_lock import try_exclusive_lock
+from fixtures.host.util.private_apt import PrivateApt
 from fixtures.host.util.subprocess_util import CommandError
 
 MIRROR = "http://mirror.example/debian"
@@ -67,6 +69,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Return a machine whose archive has the pinned version."""
     fake = Machine()
     monkeypatch.setattr(debian, "run", fake.run)
+    monkeypatch.setattr(private_apt, "run", fake.run)
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     return fake
 
@@ -75,7 +78,7 @@ KERNEL = vm_profile.load_profile("base").kernel
 
 
 def test_mirror_is_taken_from_machine(machine: Machine, tmp_path: Path) -> None:
-    assert debian.debian_mirror() == MIRROR
+    assert private_apt.debian_mirror() == MIRROR
     assert debian.find_package(KERNEL, tmp_path, machine)
     written = (tmp_path / "apt/trixie-backports/etc/sources.list").read_text()
     assert written.endswith(f" {MIRROR} trixie-backports main\n")
@@ -162,7 +165,7 @@ def test_version_removed_before_download_is_looked_up_by_next_run(
     machine.versions = (NEWER,)
     machine.fails = "download"
     with pytest.raises(UserError, match=r"no longer has .*: run this again"):
-        source._download(debian._Apt(tmp_path / "apt", KERNEL.suite), tmp_path)
+        source._download(PrivateApt(tmp_path / "apt", KERNEL.suite), tmp_path)
     again = debian.find_package(KERNEL, tmp_path, machine)
     assert again
     assert again.version == NEWER
@@ -179,11 +182,11 @@ def test_apt_runs_under_a_lock(
                 free[str(argv[1])] = taken
         return machine.run(argv, **named)
 
-    monkeypatch.setattr(debian, "run", run)
+    monkeypatch.setattr(private_apt, "run", run)
     source = debian.find_package(KERNEL, tmp_path, machine)
     assert source
     (tmp_path / "linux.deb").touch()
-    source._download(debian._Apt(tmp_path / "apt", KERNEL.suite), tmp_path)
+    source._download(PrivateApt(tmp_path / "apt", KERNEL.suite), tmp_path)
     assert free == {"update": False, "madison": False, "download": False}
 
 
