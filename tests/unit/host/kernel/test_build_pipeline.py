@@ -14,6 +14,7 @@ from typing import ClassVar
 import pytest
 
 from fixtures.flowmap.series import EXPORTED_SYMBOLS
+from fixtures.host.arch.architecture import Architecture
 from fixtures.host.config import vm_profile
 from fixtures.host.kernel import (
     build_pipeline,
@@ -57,7 +58,9 @@ class FakeBuilder:
         lock: int,
         variables: Sequence[str],
         chosen: Compiler,
+        arch: Architecture,
     ) -> None:
+        assert arch.is_native
         type(self).compilers.append(chosen.command)
         assert lock > 2
         assert tuple(variables) == ()
