@@ -14,10 +14,16 @@ EXTRA_LISTS = ("upstream", "strace")
 
 
 def test_every_entry_has_a_reason() -> None:
-    lists = [CONTENTS[name] for name in ("programs", "libraries", "distributions")]
+    lists = [CONTENTS[name] for name in ("programs", "libraries", "distributions", "packages")]
     lists += [CONTENTS[name][kind] for name in EXTRA_LISTS for kind in ("programs", "files")]
     assert all(why for entries in lists for why in entries.values())
-    assert set(CONTENTS) == {"programs", "libraries", "distributions", *EXTRA_LISTS}
+    assert set(CONTENTS) == {
+        "programs",
+        "libraries",
+        "distributions",
+        "packages",
+        *EXTRA_LISTS,
+    }
 
 
 def test_extra_list_adds_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
