@@ -52,7 +52,7 @@ def test_empty_test_of_harness_benchmark_exists() -> None:
 def test_icount_vm_is_single_threaded_with_own_snapshots(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(qemu_args, "qemu_version", lambda: "QEMU emulator version 7.2")
+    monkeypatch.setattr(qemu_args, "qemu_version", lambda *_: "QEMU emulator version 7.2")
     made = with_icount(_MACHINE)
     words = made.qemu_args(1, 2, 3)
     assert "tcg,thread=single" in words

@@ -186,5 +186,5 @@ def install_fakes(root: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
     monkeypatch.setattr(
         RunContext, "snapshot_layers", lambda _self, _log: cast(SnapshotLayers, harness.layers)
     )
-    monkeypatch.setattr(run_reporter, "qemu_version", lambda: "QEMU emulator version 7.2")
+    monkeypatch.setattr(run_reporter, "qemu_version", lambda *_: "QEMU emulator version 7.2")
     return harness

@@ -2,6 +2,7 @@
 """Selection of the accelerator: KVM only after a guest has booted under it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,11 @@ def test_unwritable_cache_keeps_no_kvm_result(
             "auto", MACHINE, tmp_path / "file", tmp_path, lambda _: None
         )
         assert chosen[0] == "kvm"
+
+
+def test_foreign_guest_is_emulated(tmp_path: Path) -> None:
+    machine = replace(MACHINE, arch="s390x")
+    name, reason = accel.choose_accelerator("auto", machine, tmp_path, tmp_path, print)
+    assert (name, reason) == ("tcg", "the guest is s390x, which this machine can only emulate")
+    with pytest.raises(UserError, match="this machine is no s390x"):
+        accel.choose_accelerator("kvm", machine, tmp_path, tmp_path, print)

@@ -17,7 +17,7 @@ MACHINE = MachineConfig(
 
 @pytest.fixture(autouse=True)
 def _qemu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qemu_args, "qemu_version", lambda: "QEMU emulator version 7.2")
+    monkeypatch.setattr(qemu_args, "qemu_version", lambda *_: "QEMU emulator version 7.2")
 
 
 def test_qemu_args_share_nothing_with_the_host() -> None:
@@ -65,3 +65,28 @@ def test_snapshot_key_under_kvm_differs_for_other_cpu(monkeypatch: pytest.Monkey
 
 def test_kernel_stamps_its_messages_whatever_its_configuration() -> None:
     assert "printk.time=1" in MACHINE.kernel_cmdline().split()
+
+
+def test_x86_snapshot_key_does_not_depend_on_other_architectures() -> None:
+    """Cached snapshots stay valid: their key has no field for the architecture."""
+    assert "init=/usr/bin/virtme-ng-init" in MACHINE.kernel_cmdline()
+    assert "console=ttyS0,115200" in MACHINE.kernel_cmdline()
+
+
+def test_s390x_machine_has_channel_devices_and_the_sclp_console() -> None:
+    machine = replace(MACHINE, arch="s390x")
+    args = machine.qemu_args(3, 4, 5)
+    assert args[0] == "qemu-system-s390x"
+    assert {"virtio-blk-ccw,drive=root", "virtio-rng-ccw", "virtio-serial-ccw"} <= set(args)
+    assert not [word for word in args if "pci" in word]
+    words = machine.kernel_cmdline().split()
+    assert {"console=ttysclp0", "init=/usr/bin/flowmap-init"} <= set(words)
+    assert "no5lvl" not in words
+    assert machine.snapshot_key != MACHINE.snapshot_key
+
+
+def test_arm64_machine_has_pci_devices() -> None:
+    args = replace(MACHINE, arch="arm64").qemu_args(3, 4, 5)
+    assert args[0] == "qemu-system-aarch64"
+    assert "virt,gic-version=3" in args
+    assert "virtio-blk-pci,drive=root" in args
