@@ -3,6 +3,7 @@
 
 import errno
 import struct
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -217,7 +218,7 @@ def test_inner_flowmaps_are_replaced_and_read(
     short = make_flowmap(router.namespace, value_size=uapi.VALUE_SIZE_VER0)
     for fd, found in ((loaded.map_fd("flows"), True), (foreign, False)):
         put(fd)
-        stored = int.from_bytes(bpf.lookup_raw(outer, slot, 4), "little")
+        stored = int.from_bytes(bpf.lookup_raw(outer, slot, 4), sys.byteorder)
         assert stored == bpf.map_info(fd).id
         for key in flow.keys:
             plain, _, inner = _without_expiry(_look_up_in_all(loaded, key))
@@ -226,7 +227,7 @@ def test_inner_flowmaps_are_replaced_and_read(
         with pytest.raises(OSError, match="Invalid argument") as refusal:
             put(short)
         assert refusal.value.errno == errno.EINVAL
-        assert int.from_bytes(bpf.lookup_raw(outer, slot, 4), "little") == stored
+        assert int.from_bytes(bpf.lookup_raw(outer, slot, 4), sys.byteorder) == stored
     # The map of maps keeps its flow map alive when the last descriptor is closed.
     with bpf.open_flowmap(router.namespace, max_entries=2) as small:
         put(small)

@@ -2,6 +2,7 @@
 """Lookups by a program that interrupts the resize of the index's hash table."""
 
 import errno
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_lookup_within_rehash_finds_each_flow(
     assert len(keys) <= _MAX_KEYS
     program = load_bpf("rehash_lookups", private_flowmap)
     for slot, key in enumerate(keys):
-        bpf.update_raw(program.map_fd("keys"), slot.to_bytes(4, "little"), bytes(key))
+        bpf.update_raw(program.map_fd("keys"), slot.to_bytes(4, sys.byteorder), bytes(key))
 
     with ExitStack() as probes:
         if _OPTIMIZATION.exists():

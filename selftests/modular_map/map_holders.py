@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from fixtures.guest.bpf import bpf_attr, prog_syscalls
+from fixtures.guest.bpf import bpf_attr, instructions, prog_syscalls
 from fixtures.guest.bpf import map_syscalls as bpf
 from fixtures.guest.core import child_process
 from fixtures.guest.net import netns, tc
@@ -20,9 +20,7 @@ from fixtures.guest.net import netns, tc
 Release = Callable[[], None]
 Holder = Callable[[int, Path, str], Release]
 
-_LD_MAP_FD = struct.pack("<BBhi", 0x18, 0x11, 0, 0)  # r1 = map; imm takes the fd
-_PASS = struct.pack("<BBhi", 0xB7, 0, 0, 2)  # r0 = XDP_PASS
-_EXIT = struct.pack("<BBhi", 0x95, 0, 0, 0)
+_XDP_PASS = 2
 _LOOPBACK = 1
 _SLOT = struct.pack("=I", 0)
 _SO_ATTACH_BPF = 50
@@ -30,8 +28,8 @@ _SO_ATTACH_BPF = 50
 
 def _load_program_using(fd: int, prog_type: int = prog_syscalls.PROG_TYPE_XDP) -> int:
     """Load a program that references the map without accessing it; return its fd."""
-    load = _LD_MAP_FD[:4] + struct.pack("<i", fd) + bytes(8)
-    return prog_syscalls.prog_load(prog_type, load + _PASS + _EXIT)
+    program = instructions.load_map(1, fd) + instructions.return_value(_XDP_PASS)
+    return prog_syscalls.prog_load(prog_type, program)
 
 
 def dup_fd(fd: int, _: Path, __: str) -> Release:
@@ -120,7 +118,9 @@ def inherited_fd(fd: int, _: Path, __: str) -> Release:
 
 def bound_prog(fd: int, _: Path, __: str) -> Release:
     """A program that does not use the map, and that the map is bound to (BPF_PROG_BIND_MAP)."""
-    program = prog_syscalls.prog_load(prog_syscalls.PROG_TYPE_XDP, _PASS + _EXIT)
+    program = prog_syscalls.prog_load(
+        prog_syscalls.PROG_TYPE_XDP, instructions.return_value(_XDP_PASS)
+    )
     prog_syscalls.bind_map(program, fd)
     # Binding it again takes no second reference.
     prog_syscalls.bind_map(program, fd)

@@ -4,6 +4,7 @@
 import errno
 import os
 import struct
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -184,7 +185,7 @@ def test_builtin_map_create_takes_no_new_lock(cleanup: ExitStack) -> None:
         os.close(fd)
         taken = set()
         for key in bpf.raw_keys(watcher.map_fd("locks"), 8):
-            taken.add(prog_info.static_symbol(int.from_bytes(key, "little")))
+            taken.add(prog_info.static_symbol(int.from_bytes(key, sys.byteorder)))
             bpf.delete_raw(watcher.map_fd("locks"), key)
         return taken - {""}, watcher.counter(_MODULE_REFERENCES) - before
 

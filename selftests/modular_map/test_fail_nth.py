@@ -3,13 +3,14 @@
 
 import errno
 import os
-import struct
 
 import pytest
 
 from fixtures.flowmap import uapi
 from fixtures.guest.bpf import bpf_attr, prog_syscalls
+from fixtures.guest.bpf import instructions as insn
 from fixtures.guest.bpf import map_syscalls as bpf
+from fixtures.guest.bpf.instructions import Instruction
 from fixtures.guest.core.expect_errno import expect_errno
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import fault_injection, modules
@@ -18,6 +19,9 @@ from fixtures.guest.pytest_plugin.plugin_api import MakeFlowmap, MakeNetns, requ
 
 ENOTSUPP = 524
 """An internal errno of include/linux/errno.h that the kernel returns to user space here."""
+_FRAME_POINTER = 10
+_MAP_LOOKUP_ELEM = 1  # enum bpf_func_id
+_XDP_PASS = 2
 MIN_FAILING_ALLOCATIONS = 3
 """With fewer failures than this the fault injection does not work."""
 
@@ -133,9 +137,14 @@ def _lookup_program(fd: int) -> bytes:
     """Return an XDP program that looks up an all-zero key in a map and passes the packet."""
     size = -(-uapi.KEY_SIZE // 8) * 8
     # *(u64 *)(fp - offset) = 0
-    clear = b"".join(struct.pack("<BBhi", 0x7A, 10, -offset, 0) for offset in range(8, size + 1, 8))
-    key = struct.pack("<BBhiBBhi", 0xBF, 0xA2, 0, 0, 0x07, 2, 0, -size)  # r2 = fp - size
-    load_map = struct.pack("<BBhi", 0x18, 0x11, 0, fd) + bytes(8)  # r1 = map
-    call = struct.pack("<BBhi", 0x85, 0, 0, 1)  # bpf_map_lookup_elem
-    exit_pass = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)  # return XDP_PASS
-    return clear + key + load_map + call + exit_pass
+    clear = insn.encode(
+        *(
+            Instruction(insn.STORE_IMM64, _FRAME_POINTER, offset=-offset)
+            for offset in range(8, size + 1, 8)
+        )
+    )
+    key = insn.encode(  # r2 = fp - size
+        Instruction(insn.MOVE, 2, _FRAME_POINTER), Instruction(insn.ADD_IMM, 2, immediate=-size)
+    )
+    call = insn.encode(Instruction(insn.CALL, immediate=_MAP_LOOKUP_ELEM))
+    return clear + key + insn.load_map(1, fd) + call + insn.return_value(_XDP_PASS)

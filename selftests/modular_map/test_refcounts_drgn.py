@@ -2,25 +2,23 @@
 """Refcounts of maps and of their module, compared with kernel memory as drgn reads it."""
 
 import os
-import struct
 from pathlib import Path
 
 import pytest
 
+from fixtures.guest.bpf import instructions, prog_syscalls
 from fixtures.guest.bpf import map_syscalls as bpf
-from fixtures.guest.bpf import prog_syscalls
 from fixtures.guest.core.polling import wait_for
 from fixtures.guest.kernel import modules
 from fixtures.guest.kernel.drgn_client import POLL_INTERVAL, DrgnClient
 from fixtures.guest.pytest_plugin.plugin_api import MakeFlowmap, MakeNetns
 
-_LD_MAP_FD = struct.pack("<BB", 0x18, 0x11) + bytes(2)  # r1 = map; imm takes the fd
-_PASS_AND_EXIT = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)
+_XDP_PASS = 2
 
 
 def _load_program_using(fd: int) -> int:
-    load = _LD_MAP_FD + struct.pack("<i", fd) + bytes(8)
-    return prog_syscalls.prog_load(prog_syscalls.PROG_TYPE_XDP, load + _PASS_AND_EXIT)
+    program = instructions.load_map(1, fd) + instructions.return_value(_XDP_PASS)
+    return prog_syscalls.prog_load(prog_syscalls.PROG_TYPE_XDP, program)
 
 
 @pytest.mark.clause("MM-4.1", "MM-4.2", "MM-4.3", "MM-4.8")
