@@ -34,7 +34,7 @@ LINES = {3: 0b0011, 6: 0b0011, 7: 0b0010, 8: 0b0011, 11: 0b0100, 13: 0b0100, 16:
 
 
 def _skipped(old: str, new: str, *, text: str = TEXT, path: str = PATH) -> str:
-    measured = ExecutedLines(("a", "b", "c", "d"), {PATH: MeasuredFile(text, LINES)})
+    measured = ExecutedLines(("p", "q", "r", "s"), {PATH: MeasuredFile(text, LINES)})
     return "".join(sorted(not_executing([FileChange(path, old, new)], measured)))
 
 
@@ -42,9 +42,9 @@ def _skipped(old: str, new: str, *, text: str = TEXT, path: str = PATH) -> str:
     ("old_line", "new_line", "skipped"),
     [
         # All tests that execute the function run, not only those that execute the line.
-        ("\t\tfound = 1;\n", "\t\tfound = 2;\n", "cd"),
-        ("\treturn found;\n", "", "cd"),
-        ("\treturn flow;\n", "\tflow++;\n\treturn flow;\n", "abd"),
+        ("\t\tfound = 1;\n", "\t\tfound = 2;\n", "rs"),
+        ("\treturn found;\n", "", "rs"),
+        ("\treturn flow;\n", "\tflow++;\n\treturn flow;\n", "pqs"),
         # Nothing is known of what is outside of functions, nor of what no test executes.
         ("int timeout;\n", "long timeout;\n", ""),
         ("\treturn 1;\n", "\treturn 2;\n", ""),
@@ -62,7 +62,7 @@ def test_tests_of_changed_function_are_not_skipped(
 def test_change_of_two_functions_skips_tests_of_neither() -> None:
     """A mutant of two functions runs the tests of both."""
     new = TEXT.replace("found = 1", "found = 2").replace("return flow", "return !flow")
-    assert _skipped(TEXT, new) == "d"
+    assert _skipped(TEXT, new) == "s"
 
 
 def test_no_test_is_skipped_without_a_valid_measurement() -> None:
@@ -72,4 +72,4 @@ def test_no_test_is_skipped_without_a_valid_measurement() -> None:
     assert _skipped(TEXT, new, path="net/netfilter/other.c") == ""
     # What has changed in other functions since does not matter.
     other = TEXT.replace("return 1;", "int one = 1;\n\treturn one;")
-    assert _skipped(other, other.replace("found = 1", "found = 2")) == "cd"
+    assert _skipped(other, other.replace("found = 1", "found = 2")) == "rs"
