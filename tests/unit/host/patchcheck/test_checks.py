@@ -81,6 +81,8 @@ def test_kernel_doc_in_perl_is_run_with_perl(tmp_path: Path) -> None:
         "#!/usr/bin/env perl\n"
         "print STDERR \"a.h:3: warning: struct member 'old' not described in 'thing'\\n\";\n"
         "print STDERR \"a.h:9: warning: struct member 'fresh' not described in 'thing'\\n\";\n"
+        'print STDERR "a.h:5: warning: expecting prototype for enum x. Prototype was for enum '
+        'old instead\\n";\n'
         "exit 2;\n"
     )
     found = kernel_doc.check_kernel_doc(["a.h"], {"a.h": b"int old;"}, tmp_path)
