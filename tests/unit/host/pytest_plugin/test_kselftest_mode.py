@@ -19,7 +19,7 @@ from fixtures.host.vm.qemu_args import MachineConfig
 def config(**given: Any) -> pytest.Config:
     """Return a configuration of pytest with some options."""
     options: dict[str, Any] = {option.dest: None for option in OPTIONS}
-    options |= {"upstream": True, "vmconfig": None, **given}
+    options |= {"upstream": True, "vmconfig": None, "arch": None, **given}
     return cast(
         pytest.Config,
         SimpleNamespace(option=SimpleNamespace(**options), getoption=options.__getitem__),
@@ -30,10 +30,11 @@ def config(**given: Any) -> pytest.Config:
     ("given", "message"),
     [
         ({"vmconfig": "debug"}, "leave out --vmconfig"),
+        ({"arch": "s390x"}, "leave out --arch"),
         ({"kernel_image": Path("bzImage")}, "use --kernel-tree PATH --apply-series"),
         ({"kernel_tree": Path("linux")}, "use a tree without the series, and --apply-series"),
     ],
-    ids=["vmconfig", "kernel-image", "kernel-tree-without-series"],
+    ids=["vmconfig", "arch", "kernel-image", "kernel-tree-without-series"],
 )
 def test_options_without_two_kernels_are_rejected(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
