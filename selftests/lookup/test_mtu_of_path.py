@@ -27,8 +27,8 @@ def _with_pppoe(_: int, cleanup: ExitStack) -> tuple[Router, tuple[int, int]]:
 
 
 def _with_tunnel(version: int, cleanup: ExitStack) -> tuple[Router, tuple[int, int]]:
-    router = ipip.add_tunnel(_build(cleanup), version)
-    return router, (_ETHERNET - ipip.OVERHEAD[version], _ETHERNET)
+    """The MTU is the outer route's: who adds the outer header takes off its length."""
+    return ipip.add_tunnel(_build(cleanup), version), (_ETHERNET, _ETHERNET)
 
 
 def _with_upper_device(router: Router, offset: int) -> tuple[Router, tuple[int, int]]:
