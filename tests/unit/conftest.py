@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Settings of Hypothesis, and a cache folder of their own, for all unit tests."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -20,3 +21,11 @@ def _cache_of_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLOWMAP_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _default_sigint_handler() -> Iterator[None]:
+    """Handle SIGINT: background jobs of a shell ignore it, and subprocesses inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

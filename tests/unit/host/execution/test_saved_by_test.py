@@ -75,7 +75,7 @@ def test_incomplete_folder_is_not_found(store: SavedByTest) -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MachineConfig:
-    monkeypatch.setattr(qemu_args, "qemu_version", lambda: "QEMU emulator version 7.2")
+    monkeypatch.setattr(qemu_args, "qemu_version", lambda _: "QEMU emulator version 7.2")
     for name in ("bzImage", "root.erofs"):
         (tmp_path / name).touch()
     return MachineConfig(
@@ -111,7 +111,7 @@ def test_machine_of_another_qemu_is_refused(
     store: SavedByTest, machine: MachineConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept_machine.keep(_fake_vm(replace(machine)), "a.py::test_one", "call", "7.3.4", store)
-    monkeypatch.setattr(qemu_args, "qemu_version", lambda: "QEMU emulator version 10")
+    monkeypatch.setattr(qemu_args, "qemu_version", lambda _: "QEMU emulator version 10")
     with pytest.raises(UserError, match="another QEMU"):
         kept_machine.find("", store)
 

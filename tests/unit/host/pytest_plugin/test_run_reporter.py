@@ -50,12 +50,6 @@ def test_report_of_crashed_worker_is_infra(recorder: RunRecorder) -> None:
     assert "crashed" in result.message
 
 
-def test_artefacts_of_remote_worker_are_written(recorder: RunRecorder, tmp_path: Path) -> None:
-    files = {"artefacts/slug/console.log": b"\0\xff"}
-    recorder.pytest_runtest_logreport(_report(flowmap_result=_result(), flowmap_files=files))
-    assert (tmp_path / "report/artefacts/slug/console.log").read_bytes() == b"\0\xff"
-
-
 def test_status_of_other_verdicts_is_left_to_pytest(recorder: RunRecorder) -> None:
     assert recorder.pytest_report_teststatus(_report()) is None
     assert recorder.pytest_report_teststatus(_report(flowmap_verdict="failed")) is None
