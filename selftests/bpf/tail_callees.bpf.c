@@ -71,7 +71,7 @@ static __noinline int function(void)
 		return 0;			\
 	}
 
-/* Types of which a program may be sleepable. */
+/* Program types that have sleepable programs. */
 CALLEES(kprobe, "kprobe/bpf_fentry_test1", 1)
 CALLEES(kretprobe, "kretprobe/bpf_fentry_test1", 1)
 CALLEES(uprobe, "uprobe", 1)
@@ -83,7 +83,7 @@ CALLEES(fexit, "fexit/bpf_fentry_test1", 0)
 CALLEES(iter, "iter/task", 0)
 CALLEES(lsm, "lsm/bpf_map_create", 0)
 
-/* Types of which no program may be. */
+/* Program types that have none. */
 CALLEES(xdp, "xdp", 1)
 CALLEES(tc, "tc", 1)
 CALLEES(cgroup_skb, "cgroup_skb/egress", 1)
